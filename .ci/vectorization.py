@@ -1,0 +1,72 @@
+"""Check that gcc vectorizes every element loop of every ISA build, at the full width of that ISA.
+
+Usage: python .ci/vectorization.py        (from the top of a checkout, with optimcore and Cython installed)
+
+Each kernel module is compiled once more with the flags that it was built with, and gcc is asked which loops it
+vectorized. An element loop is an innermost loop that loads a parameter and its gradient.
+"""
+
+import re
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+from optimcore.kernels.driver import available_isas
+
+KERNELS = Path("optimcore/kernels")
+VECTOR_BYTES = {"baseline": 16, "avx2": 32, "avx512": 64}
+
+
+def element_loops(c_file):
+    """Return the line numbers of innermost loops with a load in their body."""
+    loops, open_loops = [], []
+    depth = 0
+    for number, line in enumerate(c_file.read_text().splitlines(), 1):
+        if line.lstrip().startswith("/*") or line.lstrip().startswith("*"):
+            continue
+        if re.match(r"\s*for \(", line):
+            open_loops.append([number, depth, False])
+        elif open_loops and re.search(r"_load\(", line):
+            open_loops[-1][2] = True
+        depth += line.count("{") - line.count("}")
+        while open_loops and depth <= open_loops[-1][1]:
+            number, _, loads = open_loops.pop()
+            if loads:
+                loops.append(number)
+    return loops
+
+
+def vector_widths(c_file, flags):
+    """Compile and return {line: bytes of the widest vectors that its loop uses}."""
+    report = c_file.with_suffix(".txt")
+    command = ["gcc", *flags, "-fPIC", f"-I{KERNELS}", f"-I{sysconfig.get_path('include')}", "-c", str(c_file)]
+    subprocess.run([*command, "-o", "/dev/null", f"-fopt-info-vec-optimized={report}"], check=True)
+    widths = {}
+    for line, width in re.findall(r":(\d+):\d+: optimized: loop vectorized using (\d+) byte", report.read_text()):
+        widths[int(line)] = max(widths.get(int(line), 0), int(width))
+    return widths
+
+
+def check(isa, folder):
+    """Print the figures of one ISA build; return the number of loops that are not vectorized as they should be."""
+    flags = import_module(f"optimcore.kernels._isa_{isa}").flags.split()
+    c_file = folder / f"_isa_{isa}.c"
+    subprocess.run(["cython", "-3", str(KERNELS / f"_isa_{isa}.pyx"), "-o", str(c_file)], check=True)
+    loops, widths = element_loops(c_file), vector_widths(c_file, flags)
+    failed = [line for line in loops if widths.get(line, 0) < VECTOR_BYTES[isa]]
+    print(f"{isa}: {len(loops) - len(failed)} of {len(loops)} loops vectorized with {VECTOR_BYTES[isa]} byte vectors")
+    for line in failed:
+        print(f"  not vectorized: {c_file.name}:{line}, widest {widths.get(line, 0)} bytes")
+    return len(failed) if loops else 1
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        return sum(check(isa, Path(folder)) for isa in available_isas())
+
+
+if __name__ == "__main__":
+    sys.exit(bool(main()))

@@ -1,0 +1,124 @@
+# The inner loops, compiled once for each ISA. Nothing here checks anything or holds a Python object.
+
+cdef extern from "platform.h":
+    const char* COMPILER
+    const char* OPTIMCORE_FLAGS     # of this module, from setup.py
+
+cdef enum:
+    LANES = 16              # of every reduction, whatever the width of a vector: equal bits on every ISA
+    BATCH = 256             # elements that a reduction converts at once
+
+
+cdef void update(
+    const rule_t* hyper, const layout_t* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
+) noexcept nogil:
+    """Update elements start..stop by one rule: the element loop around every formula."""
+    # copies, because a store to an array of doubles could otherwise change them as far as the compiler knows
+    cdef rule_t h = hyper[0]
+    cdef layout_t a = arrays[0]
+    cdef Prologue p = prologue[0]
+    cdef Py_ssize_t i
+    w = g = a.zero          # variables of the compute type
+    for i in range(start, stop):
+        load(&a, i, &w, &g)
+        decay(&p, &g, w)
+        centralize_and_unscale(&p, &g)
+        if rule_t is Gradient:
+            gradient(g, &a.slot0[i])
+        elif rule_t is Sgd:
+            sgd(&h, &w, g)
+        elif rule_t is SgdMomentum:
+            sgd_momentum(&h, &w, g, &a.slot0[i])
+        elif rule_t is SgdNesterov:
+            sgd_nesterov(&h, &w, g, &a.slot0[i])
+        elif rule_t is Momentum:
+            momentum(&h, &w, g, &a.slot0[i])
+        elif rule_t is MomentumNesterov:
+            momentum_nesterov(&h, &w, g, &a.slot0[i])
+        elif rule_t is Adam:
+            adam(&h, &w, g, &a.slot0[i], &a.slot1[i])
+        elif rule_t is AdamNesterov:
+            adam_nesterov(&h, &w, g, &a.slot0[i], &a.slot1[i])
+        elif rule_t is AdamAmsgrad:
+            adam_amsgrad(&h, &w, g, &a.slot0[i], &a.slot1[i], &a.slot2[i])
+        if rule_t is not Gradient:
+            store(&a, i, w)
+
+
+cdef double total(
+    const layout_t* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
+) noexcept nogil:
+    """Sum the decayed gradient over elements start..stop, in float64 and in fixed lanes."""
+    cdef layout_t a = arrays[0]
+    cdef Prologue p = prologue[0]
+    cdef double[<int>LANES] lanes
+    cdef double[<int>BATCH] batch
+    cdef Py_ssize_t n, rows, i, lane
+    w = g = a.zero
+    for lane in range(LANES):
+        lanes[lane] = 0
+    while start < stop:
+        n = min(stop - start, BATCH)
+        for i in range(n):
+            load(&a, start + i, &w, &g)
+            decay(&p, &g, w)
+            batch[i] = <double>g
+        rows = (n + LANES - 1) // LANES
+        for i in range(n, rows * LANES):
+            batch[i] = 0
+        add_to_lanes(lanes, batch, rows)
+        start += n
+    return sum_of_lanes(lanes)
+
+
+cdef inline void add_to_lanes(double* lanes, const double* batch, Py_ssize_t rows) noexcept nogil:
+    cdef Py_ssize_t row, lane
+    for row in range(rows):
+        for lane in range(LANES):
+            lanes[lane] += batch[row * LANES + lane]
+
+
+cdef inline double sum_of_lanes(const double* lanes) noexcept nogil:
+    cdef double result = 0
+    cdef Py_ssize_t lane
+    for lane in range(LANES):
+        result += lanes[lane]
+    return result
+
+
+cdef void enlist(KernelTable* table, const char* name, int slots, const rule_t* hyper) noexcept nogil:
+    """Enter the loops of one rule, for every layout; `hyper` only says which rule."""
+    cdef RuleKernels* kernels = &table.rules[table.count]
+    table.count += 1
+    kernels.name = name
+    kernels.hypers = sizeof(rule_t) // sizeof(double)
+    kernels.slots = slots
+    kernels.update[<int>FLOAT32] = <update_t>update[rule_t, Float32]
+    kernels.update[<int>FLOAT64] = <update_t>update[rule_t, Float64]
+    kernels.update[<int>FLOAT16] = <update_t>update[rule_t, Float16]
+    kernels.update[<int>BFLOAT16] = <update_t>update[rule_t, BFloat16]
+    kernels.update[<int>FLOAT16_MIXED] = <update_t>update[rule_t, Float16Mixed]
+    kernels.update[<int>BFLOAT16_MIXED] = <update_t>update[rule_t, BFloat16Mixed]
+
+
+cdef KernelTable table
+
+enlist[Gradient](&table, "gradient", 1, NULL)
+enlist[Sgd](&table, "sgd", 0, NULL)
+enlist[SgdMomentum](&table, "sgd_momentum", 1, NULL)
+enlist[SgdNesterov](&table, "sgd_nesterov", 1, NULL)
+enlist[Momentum](&table, "momentum", 1, NULL)
+enlist[MomentumNesterov](&table, "momentum_nesterov", 1, NULL)
+enlist[Adam](&table, "adam", 2, NULL)
+enlist[AdamNesterov](&table, "adam_nesterov", 2, NULL)
+enlist[AdamAmsgrad](&table, "adam_amsgrad", 3, NULL)
+
+table.total[<int>FLOAT32] = <total_t>total[Float32]
+table.total[<int>FLOAT64] = <total_t>total[Float64]
+table.total[<int>FLOAT16] = <total_t>total[Float16]
+table.total[<int>BFLOAT16] = <total_t>total[BFloat16]
+table.total[<int>FLOAT16_MIXED] = <total_t>total[Float16Mixed]
+table.total[<int>BFLOAT16_MIXED] = <total_t>total[BFloat16Mixed]
+
+compiler, flags = COMPILER.decode(), OPTIMCORE_FLAGS.decode()
+kernel_table = PyCapsule_New(&table, "optimcore.kernel_table", NULL)

@@ -1,0 +1,6 @@
+# cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False, infer_types=True
+from cpython.pycapsule cimport PyCapsule_New
+from .rules cimport *
+from .storage cimport *
+from .table cimport *
+include "_isa.pxi"

@@ -1,0 +1,529 @@
+# cython: language_level=3, cdivision=True
+"""Driver: from Python arrays to the kernels of the chosen ISA, one crossing per step.
+
+A `Plan` is built once per optimizer. It holds what does not change from step to step (pointers, sizes, the cut into
+chunks); `Plan.step` checks and fills in the gradients, then runs every chunk without the GIL. Chunks do not depend
+on the number of threads and no chunk reads what another one writes: any number of threads gives equal bits.
+"""
+import os
+from importlib import import_module
+
+import numpy as np
+
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBuffer_Release
+from cpython.exc cimport PyErr_Clear
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.memoryview cimport PyMemoryView_GET_BUFFER
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.string cimport memcmp, strcmp
+
+from .rules cimport Prologue
+from .storage cimport (
+    BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT32, FLOAT64, Arrays, Layout
+)
+from .table cimport KernelTable, RuleKernels, total_t, update_t
+
+from optimcore import runtime
+
+cdef extern from "Python.h":
+    # without the automatic exception: a gradient that does not fit is converted, not refused
+    int PyObject_GetBuffer(object exporter, Py_buffer* view, int flags) noexcept
+
+cdef extern from "platform.h":
+    void yield_thread() noexcept nogil
+    long fetch_add(long* counter, long amount) noexcept nogil
+    bint cpu_has_avx2() noexcept nogil
+    bint cpu_has_avx512() noexcept nogil
+
+cdef enum:
+    MAX_HYPERS = 8
+    MAX_SLOTS = 3
+    CHUNK = 1 << 14         # elements that a thread takes at once: the working set of a rule stays in the L2 cache
+    BLOCK = 64              # chunks at most in one block, for optimizers with many small parameters
+
+# Elements from which a second thread pays: waking it costs 15 to 40 microseconds, the time of about this much work.
+THREAD_ELEMENTS = 1 << 18
+
+
+# ---- ISA builds
+
+_builds = {}                # name -> compiled module, narrowest first
+_active = None
+
+def _load_builds():
+    supported = {"baseline": True, "avx2": cpu_has_avx2(), "avx512": cpu_has_avx512()}
+    for name, has in supported.items():
+        if has:
+            try:
+                _builds[name] = import_module(f"optimcore.kernels._isa_{name}")
+            except ModuleNotFoundError:     # other architectures and compilers build the baseline alone
+                continue
+
+
+def available_isas():
+    """Return the names of the ISA builds that this CPU can run, narrowest first."""
+    return tuple(_builds)
+
+
+def active_isa():
+    """Return the name of the ISA build that new plans use."""
+    return _active
+
+
+def use_isa(name):
+    """Let plans that are built from now on use the ISA build `name`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such build, or the CPU lacks it.
+    """
+    global _active
+    if name not in _builds:
+        raise ValueError(
+            f"OPTIMCORE_ISA must name an ISA build that this CPU can run ({', '.join(_builds)}), got {name!r}")
+    _active = name
+
+
+def compiler():
+    """Return name and version of the compiler that made the active ISA build."""
+    return _builds[_active].compiler
+
+
+def flags():
+    """Return the compiler flags of the active ISA build."""
+    return _builds[_active].flags
+
+
+_load_builds()
+use_isa(os.environ.get("OPTIMCORE_ISA") or list(_builds)[-1])
+
+
+cdef KernelTable* active_table() except NULL:
+    return <KernelTable*>PyCapsule_GetPointer(_builds[_active].kernel_table, "optimcore.kernel_table")
+
+
+cdef RuleKernels* find_rule(KernelTable* table, str rule) except NULL:
+    cdef bytes name = rule.encode()
+    cdef int i
+    for i in range(table.count):
+        if strcmp(table.rules[i].name, <const char*>name) == 0:
+            return &table.rules[i]
+    raise ValueError(f"rule must name a kernel, got {rule!r}")
+
+
+# ---- one step, without the GIL
+
+cdef struct Task:           # one parameter
+    Arrays arrays
+    Py_ssize_t size
+    Py_ssize_t width        # elements per output channel if the gradient is centralized, else 0
+    Layout layout           # of the parameter and this step's gradient
+    bint present            # has a gradient in this step
+
+cdef struct Chunk:          # part of a parameter
+    Py_ssize_t task
+    Py_ssize_t start
+    Py_ssize_t stop
+
+cdef struct Work:
+    Task* tasks
+    Chunk* chunks
+    Py_ssize_t* blocks      # block b is the chunks from blocks[b] up to blocks[b + 1]
+    long n_blocks
+    update_t* update        # one per layout
+    total_t* total
+    const double* decay     # one per task
+    const int* rows         # hyper row of each task
+    double* hypers          # rows of MAX_HYPERS
+    double scale
+
+
+cdef void run_chunk(const Work* work, const Chunk* chunk) noexcept nogil:
+    cdef const Task* task = &work.tasks[chunk.task]
+    cdef const double* hyper = &work.hypers[work.rows[chunk.task] * MAX_HYPERS]
+    cdef update_t update = work.update[<int>task.layout]
+    cdef total_t total = work.total[<int>task.layout]
+    cdef Py_ssize_t start = chunk.start
+    cdef Prologue prologue
+    if not task.present:
+        return
+    prologue.decay = work.decay[chunk.task]
+    prologue.mean = 0
+    prologue.scale = work.scale
+    if task.width == 0:
+        update(hyper, &task.arrays, start, chunk.stop, &prologue)
+    else:
+        while start < chunk.stop:
+            prologue.mean = total(&task.arrays, start, start + task.width, &prologue) / <double>task.width
+            update(hyper, &task.arrays, start, start + task.width, &prologue)
+            start += task.width
+
+
+cdef void run_blocks(const Work* work, long n_blocks, long* next_block) noexcept nogil:
+    """Take blocks until none is left."""
+    cdef long block = fetch_add(next_block, 1)
+    cdef Py_ssize_t c
+    while block < n_blocks:
+        for c in range(work.blocks[block], work.blocks[block + 1]):
+            run_chunk(work, &work.chunks[c])
+        block = fetch_add(next_block, 1)
+
+
+cdef class Crew:
+    """The threads of one step: the caller, and those helpers of the pool that wake up in time.
+
+    The caller starts at once and takes blocks until none is left; then it waits only for helpers that are inside a
+    block. A helper that wakes up later finds nothing to do, so nobody ever waits for a busy pool.
+    """
+    cdef Plan plan
+    cdef long n_blocks
+    cdef long next_block
+    cdef long inside        # helpers that may be inside a block
+
+    def __cinit__(self, Plan plan):
+        self.plan = plan
+        self.n_blocks = plan.work.n_blocks
+
+    def help(self):
+        """Take blocks, in a thread of the pool."""
+        with nogil:
+            fetch_add(&self.inside, 1)
+            run_blocks(&self.plan.work, self.n_blocks, &self.next_block)
+            fetch_add(&self.inside, -1)
+
+    cdef void lead(self) noexcept nogil:
+        run_blocks(&self.plan.work, self.n_blocks, &self.next_block)
+        while fetch_add(&self.inside, 0) != 0:
+            yield_thread()
+
+
+# ---- plans
+
+cdef struct Door:           # what a gradient must look like to go straight to the kernels
+    int ndim
+    const Py_ssize_t* shape
+    char format             # the parameter's own, or
+    char compute_format     # the compute type's
+    Layout layout
+    Layout compute_layout
+
+
+# dtype name -> layout and buffer format, the same for a gradient in the compute type, the compute type
+_DTYPES = {
+    "float32": (FLOAT32, b"f", FLOAT32, b"f", np.dtype(np.float32)),
+    "float64": (FLOAT64, b"d", FLOAT64, b"d", np.dtype(np.float64)),
+    "float16": (FLOAT16, b"e", FLOAT16_MIXED, b"f", np.dtype(np.float32)),
+    "bfloat16": (BFLOAT16, b"H", BFLOAT16_MIXED, b"f", np.dtype(np.float32)),
+}
+
+
+def compute_dtype(dtype):
+    """Return the dtype that kernels compute in, and slots have, for parameters of `dtype`.
+
+    Returns
+    -------
+    dtype
+        float64 for float64; float32 for float32, float16 and bfloat16.
+
+    Raises
+    ------
+    TypeError
+        If no kernel takes parameters of this dtype.
+    """
+    if dtype.name not in _DTYPES:
+        raise TypeError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype}")
+    return _DTYPES[dtype.name][4]
+
+
+def _bits(array):
+    # bfloat16 has no buffer format: the kernels see uint16
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+
+
+cdef Py_ssize_t chunk_length(const Task* task) noexcept:
+    # whole output channels where the gradient is centralized
+    return CHUNK if task.width == 0 else max(1, CHUNK // task.width) * task.width
+
+
+cdef class Plan:
+    """The parameters of one optimizer, ready to be updated by one rule.
+
+    Parameters
+    ----------
+    rule : str
+        Name of the rule in the kernel table.
+    names : sequence of str
+        Names of the parameters, for messages.
+    parameters : sequence of ndarray
+        Float arrays, C-contiguous, aligned, writable; updated in place and kept alive.
+    slots : sequence of sequences of ndarray
+        One sequence for each slot of the rule, in its order, each with one array per parameter: of the parameter's
+        shape and compute dtype, C-contiguous, writable.
+    centralize : sequence of bool
+        Whether the mean over all axes but the first is subtracted from a parameter's gradient.
+    rows : sequence of int, optional
+        Which of the `hypers` (see `step`) each parameter takes; by default all take the first.
+
+    Attributes
+    ----------
+    decay : ndarray of float64, shape (n,)
+        Weight decay times loss scale of each parameter, 0 for none. May be written between steps.
+    rows : ndarray of intc, shape (n,)
+        May be written between steps.
+    scale : float
+        Reciprocal of the loss scale, 1 at first. May be set between steps.
+    """
+    cdef Work work
+    cdef Door* doors
+    cdef Py_buffer* views           # of this step's gradients
+    cdef RuleKernels* rule
+    cdef Py_ssize_t count
+    cdef int n_rows
+    cdef bint busy
+    cdef readonly object decay
+    cdef readonly object rows
+    cdef double[::1] decay_view
+    cdef int[::1] rows_view
+    cdef tuple names
+    cdef tuple parameters
+    cdef list pinned                # memoryviews that keep parameters and slots where they are
+    cdef list converted             # copies of gradients, for the time of a step
+
+    def __cinit__(self, rule, names, parameters, slots, centralize, rows=None):
+        cdef KernelTable* table = active_table()
+        cdef Py_ssize_t i
+        self.rule = find_rule(table, rule)
+        self.count = len(parameters)
+        self.names, self.parameters = tuple(names), tuple(parameters)
+        self.pinned, self.converted = [], []
+        if len(slots) != self.rule.slots:
+            raise ValueError(f"slots must be {self.rule.slots} for {rule}, got {len(slots)}")
+        self.decay = np.zeros(self.count)
+        self.rows = np.zeros(self.count, np.intc) if rows is None else np.array(rows, np.intc)
+        self.decay_view, self.rows_view = self.decay, self.rows
+        self.n_rows = self.rows.max(initial=0) + 1
+
+        self.doors = <Door*>allocate(self.count, sizeof(Door))
+        self.views = <Py_buffer*>allocate(self.count, sizeof(Py_buffer))
+        self.work.tasks = <Task*>allocate(self.count, sizeof(Task))
+        self.work.hypers = <double*>allocate(self.n_rows * MAX_HYPERS, sizeof(double))
+        if self.count:
+            self.work.decay, self.work.rows = &self.decay_view[0], &self.rows_view[0]
+        self.work.update, self.work.total = self.rule.update, table.total
+        self.work.scale = 1
+        for i in range(self.count):
+            self.add_task(i, [slot[i] for slot in slots], centralize[i])
+        self.cut()
+
+    def __dealloc__(self):
+        PyMem_Free(self.doors)
+        PyMem_Free(self.views)
+        PyMem_Free(self.work.tasks)
+        PyMem_Free(self.work.hypers)
+        PyMem_Free(self.work.chunks)
+        PyMem_Free(self.work.blocks)
+
+    @property
+    def scale(self):
+        return self.work.scale
+
+    @scale.setter
+    def scale(self, double value):
+        self.work.scale = value
+
+    cdef int add_task(self, Py_ssize_t i, list slots, bint centralize) except -1:
+        cdef Task* task = &self.work.tasks[i]
+        cdef Door* door = &self.doors[i]
+        parameter = self.parameters[i]
+        compute = compute_dtype(parameter.dtype)
+        for slot in slots:
+            if slot.shape != parameter.shape or slot.dtype != compute:
+                raise ValueError(
+                    f"slots of {self.names[i]!r} must have shape {parameter.shape} and dtype {compute}, "
+                    f"got {slot.shape} and {slot.dtype}")
+        task.arrays.w = self.pin(i, parameter)
+        door.ndim = PyMemoryView_GET_BUFFER(self.pinned[-1]).ndim
+        door.shape = PyMemoryView_GET_BUFFER(self.pinned[-1]).shape
+        if len(slots) > 0:
+            task.arrays.slot0 = self.pin(i, slots[0])
+        if len(slots) > 1:
+            task.arrays.slot1 = self.pin(i, slots[1])
+        if len(slots) > 2:
+            task.arrays.slot2 = self.pin(i, slots[2])
+        layout, format, compute_layout, compute_format, _ = _DTYPES[parameter.dtype.name]
+        door.layout, door.compute_layout = layout, compute_layout
+        door.format, door.compute_format = ord(format), ord(compute_format)
+        task.size = parameter.size
+        task.width = task.size // parameter.shape[0] if centralize and task.size else 0
+        return 0
+
+    cdef void* pin(self, Py_ssize_t i, array) except? NULL:
+        flags = array.flags
+        if not (flags.c_contiguous and flags.aligned and flags.writeable and array.dtype.isnative):
+            raise ValueError(
+                f"parameter {self.names[i]!r} and its slots must be writable, C-contiguous, aligned and of native byte "
+                "order")
+        view = memoryview(_bits(array))
+        self.pinned.append(view)
+        return PyMemoryView_GET_BUFFER(view).buf
+
+    cdef int cut(self) except -1:
+        """Cut the parameters into chunks, and gather chunks of small parameters into blocks."""
+        cdef Py_ssize_t n_chunks = 0, length, start, i, c, first, elements
+        for i in range(self.count):
+            length = chunk_length(&self.work.tasks[i])
+            n_chunks += (self.work.tasks[i].size + length - 1) // length
+        self.work.chunks = <Chunk*>allocate(n_chunks, sizeof(Chunk))
+        self.work.blocks = <Py_ssize_t*>allocate(n_chunks + 1, sizeof(Py_ssize_t))
+        c = 0
+        for i in range(self.count):
+            length = chunk_length(&self.work.tasks[i])
+            for start in range(0, self.work.tasks[i].size, length):
+                self.work.chunks[c] = Chunk(i, start, min(start + length, self.work.tasks[i].size))
+                c += 1
+        first = elements = 0
+        for c in range(n_chunks):
+            elements += self.work.chunks[c].stop - self.work.chunks[c].start
+            if elements >= CHUNK or c + 1 - first == BLOCK or c + 1 == n_chunks:
+                self.work.n_blocks += 1
+                self.work.blocks[self.work.n_blocks] = c + 1
+                first, elements = c + 1, 0
+        return 0
+
+    def step(self, gradients, hypers):
+        """Update every parameter once.
+
+        Parameters
+        ----------
+        gradients : tuple or list
+            One entry per parameter: an array of its shape and any float dtype, or None to skip the parameter. Read only. A gradient of
+            another dtype than the parameter's and its compute dtype, or one that is not C-contiguous, costs a copy.
+        hypers : sequence of tuples of float
+            The hyperparameters of this step: one tuple for each row, in the order of the rule's struct.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a gradient does not fit its parameter, or `hypers` not the rule. Nothing was changed then.
+        RuntimeError
+            If another thread is inside a step of this plan.
+        """
+        cdef Py_ssize_t elements
+        if self.busy:
+            raise RuntimeError("an optimizer takes one step at a time, but another thread is inside a step of this one")
+        self.busy = True
+        try:
+            self.fill(hypers)
+            elements = self.collect(gradients)
+            self.run(elements)
+        finally:
+            self.release()
+            self.busy = False
+
+    cdef int fill(self, hypers) except -1:
+        cdef Py_ssize_t r
+        cdef int k
+        if len(hypers) != self.n_rows:
+            raise ValueError(f"hypers must have {self.n_rows} rows, got {len(hypers)}")
+        for r in range(self.n_rows):
+            row = <tuple?>hypers[r]
+            if len(row) != self.rule.hypers:
+                raise ValueError(f"hypers[{r}] must have {self.rule.hypers} numbers, got {len(row)}")
+            for k in range(self.rule.hypers):
+                self.work.hypers[r * MAX_HYPERS + k] = row[k]
+        return 0
+
+    cdef Py_ssize_t collect(self, gradients) except -1:
+        """Open every gradient; return the number of elements to update."""
+        cdef Py_ssize_t i, elements = 0
+        cdef Task* task
+        if not isinstance(gradients, (tuple, list)):
+            raise TypeError(
+                f"gradients must be a tuple or list with one entry per parameter, got {type(gradients).__name__}")
+        if len(gradients) != self.count:
+            raise ValueError(
+                f"gradients must have one entry per parameter, {self.count} in all, got {len(gradients)}")
+        for i in range(self.count):
+            if not 0 <= self.rows_view[i] < self.n_rows:
+                raise ValueError(f"rows[{i}] must be in [0, {self.n_rows}), got {self.rows_view[i]}")
+            task = &self.work.tasks[i]
+            gradient = gradients[i]
+            task.present = gradient is not None
+            if task.present:
+                if not self.open(i, gradient):
+                    gradient = self.convert(i, gradient)
+                    self.converted.append(gradient)
+                    self.open(i, gradient)
+                elements += task.size
+        return elements
+
+    cdef bint open(self, Py_ssize_t i, gradient) noexcept:
+        """Take a gradient as it is, if it fits."""
+        cdef Py_buffer* view = &self.views[i]
+        cdef Door* door = &self.doors[i]
+        cdef Task* task = &self.work.tasks[i]
+        if PyObject_GetBuffer(gradient, view, PyBUF_ND | PyBUF_FORMAT) != 0:
+            PyErr_Clear()
+            return False
+        if (
+            view.ndim == door.ndim
+            and memcmp(view.shape, door.shape, door.ndim * sizeof(Py_ssize_t)) == 0
+            and view.format[1] == 0
+            and <size_t>view.buf % <size_t>view.itemsize == 0
+        ):
+            task.arrays.g = view.buf
+            if view.format[0] == door.format:
+                task.layout = door.layout
+                return True
+            if view.format[0] == door.compute_format:
+                task.layout = door.compute_layout
+                return True
+        PyBuffer_Release(view)
+        return False
+
+    cdef object convert(self, Py_ssize_t i, gradient):
+        """Copy a gradient of another float dtype or memory order, or say why it cannot be one."""
+        parameter = self.parameters[i]
+        array = runtime.as_array(gradient, f"gradients[{i}]")
+        if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+            raise TypeError(
+                f"gradients[{i}], of parameter {self.names[i]!r}, must be an array of floats, got "
+                f"{array.dtype if isinstance(gradient, np.ndarray) else type(gradient).__name__}")
+        if array.shape != parameter.shape:
+            raise ValueError(
+                f"gradients[{i}], of parameter {self.names[i]!r}, must have shape {parameter.shape}, got {array.shape}")
+        dtype = parameter.dtype if array.dtype.name == parameter.dtype.name else compute_dtype(parameter.dtype)
+        with np.errstate(over="ignore"):    # a float64 value beyond float32 is an infinity there
+            return _bits(np.array(array, dtype, order="C"))
+
+    cdef int run(self, Py_ssize_t elements) except -1:
+        cdef long next_block = 0
+        cdef Py_ssize_t threads = 1
+        cdef Crew crew
+        if elements >= <Py_ssize_t>THREAD_ELEMENTS:
+            threads = min(runtime.get_num_threads(), self.work.n_blocks)
+        if threads == 1:
+            with nogil:
+                run_blocks(&self.work, self.work.n_blocks, &next_block)
+            return 0
+        crew = Crew(self)
+        try:
+            runtime.call_helpers(crew.help, threads - 1)
+        finally:            # whatever interrupts the calling: a helper may be at work already
+            with nogil:
+                crew.lead()
+        return 0
+
+    cdef void release(self) noexcept:
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            PyBuffer_Release(&self.views[i])    # nothing to do where none is open
+        self.converted.clear()
+
+
+cdef void* allocate(Py_ssize_t count, size_t size) except NULL:
+    cdef void* memory = PyMem_Calloc(max(count, 1), size)
+    if memory == NULL:
+        raise MemoryError()
+    return memory

@@ -1,0 +1,60 @@
+/* 16-bit storage types: exact conversion to and from float32, in integer arithmetic.
+ *
+ * gcc does not vectorize _Float16 and F16C is not on every machine; these few integer operations vectorize on
+ * every ISA and give the same bits everywhere. Rounding is to nearest, ties to even. Every selection is a ternary
+ * on values that are always computed, so that the loops around them stay free of branches.
+ */
+#ifndef OPTIMCORE_STORAGE_H
+#define OPTIMCORE_STORAGE_H
+
+#include <stdint.h>
+#include <string.h>
+
+static inline float float32_from_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline uint32_t float32_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float float32_from_float16(uint16_t half) {
+    uint32_t magnitude = half & 0x7fffu;
+    uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
+    /* exponent bias 127 - 15 = 112; infinity and NaN move from exponent 31 to 255 */
+    uint32_t rebias = magnitude >= 0x7c00u ? 0x70000000u : 0x38000000u;
+    uint32_t normal = (magnitude << 13) + rebias;
+    /* a subnormal is a count of 2^-24; going through an integer does not depend on the denormals-are-zero mode */
+    uint32_t subnormal = float32_bits((float)(int32_t)magnitude * 0x1p-24f);
+    return float32_from_bits(sign | (magnitude < 0x0400u ? subnormal : normal));
+}
+
+static inline uint16_t float16_from_float32(float value) {
+    uint32_t bits = float32_bits(value);
+    uint32_t magnitude = bits & 0x7fffffffu;
+    uint32_t sign = (bits >> 16) & 0x8000u;
+    uint32_t normal = (magnitude - 0x38000000u + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;
+    /* below 2^-14: adding 1/2 makes the last bit of the sum worth 2^-24, and the addition itself rounds to even */
+    uint32_t subnormal = float32_bits(float32_from_bits(magnitude) + 0.5f) - 0x3f000000u;
+    uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
+    uint32_t infinite_or_nan = magnitude > 0x7f800000u ? 0x7e00u | ((magnitude >> 13) & 0x03ffu) : 0x7c00u;
+    /* 65520 = 0x477ff000 is the first value that rounds to infinity */
+    return (uint16_t)(sign | (magnitude >= 0x477ff000u ? infinite_or_nan : finite));
+}
+
+static inline float float32_from_bfloat16(uint16_t bfloat) {
+    return float32_from_bits((uint32_t)bfloat << 16);
+}
+
+static inline uint16_t bfloat16_from_float32(float value) {
+    uint32_t bits = float32_bits(value);
+    uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    uint32_t nan = ((bits >> 16) & 0x8000u) | 0x7fc0u;
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+}
+
+#endif

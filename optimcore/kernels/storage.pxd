@@ -1,0 +1,130 @@
+# cython: cdivision=True, boundscheck=False, wraparound=False
+"""Storage layouts: how a parameter, its gradient and its slots lie in memory.
+
+A layout is five pointers. Parameters and gradients have a storage type; slots always have the compute type,
+which is float for every layout but `Float64`. A rule that has fewer slots leaves the rest NULL. `zero` is 0 in the
+compute type: from it, code that is generic over layouts infers the type of its variables.
+"""
+from libc.stdint cimport uint16_t
+
+cdef extern from "storage.h":
+    float float32_from_float16(uint16_t half) noexcept nogil
+    uint16_t float16_from_float32(float value) noexcept nogil
+    float float32_from_bfloat16(uint16_t bfloat) noexcept nogil
+    uint16_t bfloat16_from_float32(float value) noexcept nogil
+
+ctypedef struct Float32:
+    float* w
+    const float* g
+    float* slot0
+    float* slot1
+    float* slot2
+    float zero
+
+ctypedef struct Float64:
+    double* w
+    const double* g
+    double* slot0
+    double* slot1
+    double* slot2
+    double zero
+
+ctypedef struct Float16:
+    uint16_t* w
+    const uint16_t* g
+    float* slot0
+    float* slot1
+    float* slot2
+    float zero
+
+ctypedef struct BFloat16:
+    uint16_t* w
+    const uint16_t* g
+    float* slot0
+    float* slot1
+    float* slot2
+    float zero
+
+# 16-bit parameters whose gradient is already in the compute type
+ctypedef struct Float16Mixed:
+    uint16_t* w
+    const float* g
+    float* slot0
+    float* slot1
+    float* slot2
+    float zero
+
+ctypedef struct BFloat16Mixed:
+    uint16_t* w
+    const float* g
+    float* slot0
+    float* slot1
+    float* slot2
+    float zero
+
+ctypedef fused layout_t:
+    Float32
+    Float64
+    Float16
+    BFloat16
+    Float16Mixed
+    BFloat16Mixed
+
+ctypedef fused compute_t:
+    float
+    double
+
+
+# The pairs of layout and compute type that do not belong together have no body; nothing calls them.
+cdef inline void load(const layout_t* a, Py_ssize_t i, compute_t* w, compute_t* g) noexcept nogil:
+    """Read element i of the parameter and its gradient in the compute type."""
+    if layout_t is Float64 and compute_t is double:
+        w[0] = a.w[i]
+        g[0] = a.g[i]
+    elif layout_t is Float32 and compute_t is float:
+        w[0] = a.w[i]
+        g[0] = a.g[i]
+    elif layout_t is Float16 and compute_t is float:
+        w[0] = float32_from_float16(a.w[i])
+        g[0] = float32_from_float16(a.g[i])
+    elif layout_t is BFloat16 and compute_t is float:
+        w[0] = float32_from_bfloat16(a.w[i])
+        g[0] = float32_from_bfloat16(a.g[i])
+    elif layout_t is Float16Mixed and compute_t is float:
+        w[0] = float32_from_float16(a.w[i])
+        g[0] = a.g[i]
+    elif layout_t is BFloat16Mixed and compute_t is float:
+        w[0] = float32_from_bfloat16(a.w[i])
+        g[0] = a.g[i]
+
+
+cdef inline void store(const layout_t* a, Py_ssize_t i, compute_t w) noexcept nogil:
+    """Write element i of the parameter, rounded to nearest even where the storage type is narrower."""
+    if layout_t is Float64 and compute_t is double:
+        a.w[i] = w
+    elif layout_t is Float32 and compute_t is float:
+        a.w[i] = w
+    elif (layout_t is Float16 or layout_t is Float16Mixed) and compute_t is float:
+        a.w[i] = float16_from_float32(w)
+    elif (layout_t is BFloat16 or layout_t is BFloat16Mixed) and compute_t is float:
+        a.w[i] = bfloat16_from_float32(w)
+
+
+# index of a layout in the kernel tables
+cdef enum Layout:
+    FLOAT32
+    FLOAT64
+    FLOAT16
+    BFLOAT16
+    FLOAT16_MIXED
+    BFLOAT16_MIXED
+    LAYOUTS
+
+# what the layouts have in common, for code that does not look behind the pointers
+ctypedef struct Arrays:
+    void* w
+    const void* g
+    void* slot0
+    void* slot1
+    void* slot2
+    double zero
