@@ -1,0 +1,55 @@
+"""optimcore: the optimizer step as a library.
+
+NumPy arrays in, one fused pass over memory without the GIL, done. The API is that of ``mindspore.nn.Optimizer``.
+"""
+
+from optimcore._version import __version__
+from optimcore.loss_scale import DynamicLossScaleManager, FixedLossScaleManager
+from optimcore.optim import SGD, Adam, Momentum, Optimizer
+from optimcore.parameter import Parameter, ParameterTuple
+from optimcore.runtime import get_num_threads, set_num_threads, show_config
+from optimcore.schedules import (
+    CosineDecayLR,
+    ExponentialDecayLR,
+    InverseDecayLR,
+    LearningRateSchedule,
+    NaturalExpDecayLR,
+    PolynomialDecayLR,
+    WarmUpLR,
+    cosine_decay_lr,
+    exponential_decay_lr,
+    inverse_decay_lr,
+    natural_exp_decay_lr,
+    piecewise_constant_lr,
+    polynomial_decay_lr,
+    warmup_lr,
+)
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "CosineDecayLR",
+    "DynamicLossScaleManager",
+    "ExponentialDecayLR",
+    "FixedLossScaleManager",
+    "InverseDecayLR",
+    "LearningRateSchedule",
+    "Momentum",
+    "NaturalExpDecayLR",
+    "Optimizer",
+    "Parameter",
+    "ParameterTuple",
+    "PolynomialDecayLR",
+    "WarmUpLR",
+    "__version__",
+    "cosine_decay_lr",
+    "exponential_decay_lr",
+    "get_num_threads",
+    "inverse_decay_lr",
+    "natural_exp_decay_lr",
+    "piecewise_constant_lr",
+    "polynomial_decay_lr",
+    "set_num_threads",
+    "show_config",
+    "warmup_lr",
+]

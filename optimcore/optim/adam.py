@@ -1,0 +1,149 @@
+"""Adam."""
+
+import math
+
+import numpy as np
+
+from ..parameter import Parameter
+from ..schedules import check_finite, check_flag, check_positive
+from .base import Optimizer
+
+__all__ = ["Adam"]
+
+
+class Adam(Optimizer):
+    r"""Adaptive moment estimation.
+
+    .. math::
+        m_t = \beta_1 m_{t-1} + (1 - \beta_1) g_t, \quad
+        v_t = \beta_2 v_{t-1} + (1 - \beta_2) g_t^2, \quad
+        w_t = w_{t-1} - \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \frac{m_t}{\sqrt{v_t} + \epsilon}
+
+    with rate :math:`\eta` and t = 1 in the first step; with `use_nesterov`,
+    :math:`\beta_1 m_t + (1 - \beta_1) g_t` takes the place of :math:`m_t` in the last equation; with `use_amsgrad`,
+    :math:`\hat v_t = \max(\hat v_{t-1}, v_t)` that of :math:`v_t`.
+
+    Parameters
+    ----------
+    params, learning_rate, weight_decay, loss_scale
+        See `Optimizer`. The rate is 1e-3 by default.
+    beta1, beta2 : number, default 0.9 and 0.999
+        Decay of the moments, in (0, 1).
+    eps : number, default 1e-8
+        Epsilon > 0. It is added to the root of the uncorrected v: "epsilon hat" in the paper, section 2.
+    use_locking : bool, default False
+        Accepted as in MindSpore; steps of one optimizer never overlap anyway.
+    use_nesterov : bool, default False
+        Whether to look ahead. Ignored with `use_amsgrad`, as in MindSpore.
+    use_amsgrad : bool, default False
+        Whether to divide by the largest v so far.
+    **kwargs
+        ``use_lazy`` (bool, default False): rows that are absent from a sparse gradient stay as they are; it
+        changes nothing for dense gradients. ``use_offload`` (bool, default False): the same numbers, but
+        gradients are never centralized, as in MindSpore.
+
+    Attributes
+    ----------
+    moment1, moment2 : ParameterTuple
+        m and v, 0 at first.
+    vhat : ParameterTuple
+        Only with `use_amsgrad`: the largest v, 0 at first.
+    beta1_power, beta2_power : Parameter
+        The betas to the power of the number of steps done, 0-d float64, 1 at first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of its range; see also `Optimizer`.
+    KeyError
+        If a keyword is unknown.
+
+    References
+    ----------
+    D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1 in the order of
+    computation given at the end of section 2. S. J. Reddi, S. Kale and S. Kumar, "On the convergence of Adam and
+    beyond", 2018, algorithm 2.
+
+    Examples
+    --------
+    >>> import optimcore as nn
+    >>> w = nn.Parameter([1.0, 2.0], name="w")
+    >>> opt = nn.Adam([w], learning_rate=0.5)
+    >>> opt([np.array([3.0, -4.0], np.float32)])
+    True
+    >>> w.asnumpy().round(4)
+    array([0.5, 2.5], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        params,
+        learning_rate=1e-3,
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-8,
+        use_locking=False,
+        use_nesterov=False,
+        weight_decay=0.0,
+        loss_scale=1.0,
+        use_amsgrad=False,
+        **kwargs,
+    ):
+        self.beta1 = check_beta("beta1", beta1)
+        self.beta2 = check_beta("beta2", beta2)
+        self.eps = check_positive("eps", eps)
+        self.use_locking = check_flag("use_locking", use_locking)
+        self.use_nesterov = check_flag("use_nesterov", use_nesterov)
+        self.use_amsgrad = check_flag("use_amsgrad", use_amsgrad)
+        self.use_lazy, self.use_offload = _check_modes(use_amsgrad, **kwargs)
+        super().__init__(learning_rate, params, weight_decay, loss_scale)
+        self._powers = np.ones(2)
+        self.beta1_power = Parameter(self._powers[0, ...], "beta1_power", requires_grad=False)
+        self.beta2_power = Parameter(self._powers[1, ...], "beta2_power", requires_grad=False)
+        self.moment1 = self.make_slot("moment1")
+        self.moment2 = self.make_slot("moment2")
+        slots = [self.moment1, self.moment2]
+        if use_amsgrad:
+            self.vhat = self.make_slot("vhat")
+            slots.append(self.vhat)
+        self.build_plan(self._rule(), *slots, centralize=not self.use_offload)
+
+    def _rule(self):
+        if self.use_amsgrad:
+            return "adam_amsgrad"
+        return "adam_nesterov" if self.use_nesterov else "adam"
+
+    def hypers(self):
+        """Return one tuple per rate: the rate with the bias correction of this step, the betas and eps."""
+        power1, power2 = self._powers.tolist()
+        power1, power2 = self._next_powers = power1 * self.beta1, power2 * self.beta2
+        correction = math.sqrt(1.0 - power2) / (1.0 - power1)
+        return [(lr * correction, self.beta1, self.beta2, self.eps) for lr in self._current_rates()]
+
+    def construct(self, gradients):
+        """Update the parameters; the powers advance only after that has succeeded."""
+        result = super().construct(gradients)
+        self._powers[0], self._powers[1] = self._next_powers
+        return result
+
+
+def check_beta(name, value):
+    """Return the number `value` as a float in (0, 1)."""
+    number = check_finite(name, value)
+    if not 0 < number < 1:
+        raise ValueError(f"{name} must be in (0, 1), got {value}")
+    return number
+
+
+def _check_modes(use_amsgrad, **kwargs):
+    modes = {"use_lazy": False, "use_offload": False}
+    for key, value in kwargs.items():
+        if key not in modes:
+            raise KeyError(f"keywords must be among use_lazy, use_offload, got {key!r}")
+        modes[key] = check_flag(key, value)
+    use_lazy, use_offload = modes.values()
+    if use_lazy and use_offload:
+        raise ValueError("use_lazy must be False with use_offload, got True")
+    if use_amsgrad and (use_lazy or use_offload):
+        raise ValueError("use_amsgrad must be False with use_lazy or use_offload, got True")
+    return use_lazy, use_offload

@@ -1,0 +1,509 @@
+"""The base class of all optimizers."""
+
+from itertools import pairwise
+
+from ..kernels import driver, gradient
+from ..parameter import Parameter, ParameterTuple
+from ..schedules import check_flag, check_positive
+from .groups import collect, plain_entries, read_groups
+from .rates import check_decay, check_lengths, is_dynamic, make_rate, read_decay, reader
+
+__all__ = ["Optimizer"]
+
+
+class Optimizer:
+    """Base class of all optimizers: parameters, groups, rates, weight decay and loss scale.
+
+    One step is ``opt(gradients)``: it decays, centralizes and unscales the gradients, asks for the rate of this
+    step, updates the parameters in place and advances `global_step`. A step that raises an error has changed
+    nothing.
+
+    Parameters
+    ----------
+    learning_rate : number, array, iterable of numbers or LearningRateSchedule
+        A number >= 0 or a 0-d array is a fixed rate. A 1-D array or an iterable holds the rate of every step:
+        step n, counted from 0, uses element n. A schedule is called with the step.
+    parameters : iterable of Parameter, or of dict
+        What to update. Dicts are groups, with these keys:
+
+        - ``params``: iterable of Parameter, required;
+        - ``lr``: rate of the group in any of the forms above, default `learning_rate`;
+        - ``weight_decay``: decay of the group, default `weight_decay`;
+        - ``grad_centralization``: bool, default False: subtract the mean over all axes but the first from the
+          gradients of convolution kernels, i.e. of parameters with three axes or more;
+        - ``order_params``: alone in a dict of its own, all grouped parameters in the wanted order. Other keys
+          beside it are ignored with a UserWarning.
+
+        Gradients are passed in the order of `Optimizer.parameters`: the order given here, group after group,
+        or that of ``order_params``.
+    weight_decay : number or callable, default 0.0
+        L2 penalty, >= 0: ``weight_decay * w`` is added to the gradient of `w`. Without groups, parameters with
+        'beta' or 'gamma' in their name are left out; with groups, all parameters of a group are decayed.
+        An extension: a callable is called with the step and returns the number.
+    loss_scale : number, default 1.0
+        Factor > 0 that the loss, and so the gradients, were multiplied by; they are divided by it.
+
+    Attributes
+    ----------
+    global_step : int
+        Number of steps done, i.e. the number of the next step counted from 0. Set it to resume elsewhere.
+    parameters : ParameterTuple
+        The parameters in their final order. Unnamed ones have been named ``parameter_<index>``.
+    learning_rate : Parameter, LearningRateSchedule or tuple of them
+        The rate, or one entry per parameter when a group has a rate of its own. Rates are kept in float64; a
+        rate is changed by ``opt.learning_rate.set_data(0.01)``.
+    weight_decay : float, callable or tuple of them
+        As given; one entry per parameter when grouped.
+    loss_scale, reciprocal_scale : float
+        The loss scale and one over it.
+    unique, target : bool, str
+        See these properties.
+    is_group, is_group_lr, is_group_params_ordered : bool
+        Whether there are groups, rates of their own in them, an ``order_params``.
+    dynamic_lr : bool
+        Whether any rate is a list or a schedule.
+    need_scale, exec_weight_decay : bool
+        Whether gradients are unscaled, and any of them decayed.
+    decay_flags, grad_centralization_flags, optim_filter : tuple of bool
+        Per parameter: whether decay applies to it, whether its group asks for centralization, whether this
+        process updates it (always True).
+    group_params, group_lr, group_weight_decay, group_grad_centralization : tuple
+        Only with groups: the values of the groups, one entry per parameter.
+    param_length : int
+        Number of parameters.
+    use_parallel : bool
+        Whether several processes share the parameters: False.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind. A bool is never a number.
+    ValueError
+        If a number is out of its range, a collection empty or nested, or two parameters have one name.
+    KeyError
+        If a group has an unknown key, or no ``params``.
+    RuntimeError
+        If a parameter is in the groups twice.
+
+    Notes
+    -----
+    The attributes are there to be read: except for `global_step`, `unique`, `target` and the values of rates,
+    assigning to them is an error or has no effect.
+
+    Examples
+    --------
+    A new optimizer is a subclass with `construct`:
+
+    >>> import optimcore as nn
+    >>> class SignMomentum(nn.Optimizer):
+    ...     '''Move by the sign of the accumulated gradient.'''
+    ...
+    ...     def __init__(self, params, learning_rate=0.01, momentum=0.9, weight_decay=0.0):
+    ...         super().__init__(learning_rate, params, weight_decay)
+    ...         self.momentum = momentum
+    ...         self.accum = self.parameters.clone("accum", "zeros")
+    ...
+    ...     def construct(self, gradients):
+    ...         gradients = self.decay_weight(gradients)
+    ...         gradients = self.gradients_centralization(gradients)
+    ...         gradients = self.scale_grad(gradients)
+    ...         lr = self.get_lr()
+    ...         rates = lr if self.is_group_lr else (lr,) * self.param_length
+    ...         for w, g, a, rate in zip(self.parameters, gradients, self.accum, rates):
+    ...             a *= self.momentum
+    ...             a += g
+    ...             w -= rate * np.sign(a)
+    ...         return True
+    >>> w = nn.Parameter(np.ones(2, np.float32), name="w")
+    >>> opt = SignMomentum([w], learning_rate=0.25)
+    >>> opt((np.array([3.0, -3.0], np.float32),))
+    True
+    >>> w.asnumpy()
+    array([0.75, 1.25], dtype=float32)
+    >>> opt.global_step
+    1
+    """
+
+    _plan = None  # made by build_plan in classes whose rule is a kernel
+
+    def __init__(self, learning_rate, parameters, weight_decay=0.0, loss_scale=1.0):
+        elements, self.is_group = collect(parameters)
+        self._loss_scale = check_positive("loss_scale", loss_scale)
+        rate = make_rate("learning_rate", learning_rate, "learning_rate")
+        if self.is_group:
+            entries, self.is_group_lr, self.is_group_params_ordered = read_groups(elements, rate)
+        else:
+            entries = plain_entries(elements, rate)
+            self.is_group_lr = self.is_group_params_ordered = False
+        # The optimizer's own rate counts even when every group has another one, as in MindSpore.
+        rates = [rate, *(entry.rate for entry in entries)]
+        check_lengths(rates)
+        self._weight_decay = check_decay("weight_decay", weight_decay)
+        # All checks are behind us: from here on parameters may be named.
+        self._parameters = ParameterTuple(entry.parameter for entry in entries)
+        self.param_length = len(entries)
+        self.dynamic_lr = any(is_dynamic(r) for r in rates)
+        self._set_rates([entry.rate for entry in entries])
+        self._set_decay([entry.weight_decay for entry in entries])
+        self._set_centralization([entry.grad_centralization for entry in entries])
+        self.reciprocal_scale = 1.0 / self._loss_scale
+        self.need_scale = self._loss_scale != 1.0
+        self.unique = not any(p.unique for p in self._parameters)
+        self.use_parallel = False
+        self.optim_filter = (True,) * self.param_length
+        self.global_step = 0
+
+    def _set_rates(self, rates):
+        """Keep one reader per different rate, and for each parameter the row of its rate."""
+        distinct = list({id(rate): rate for rate in rates}.values())
+        row_of = {id(rate): row for row, rate in enumerate(distinct)}
+        self._rows = [row_of[id(rate)] for rate in rates]
+        self._readers = [reader(rate) for rate in distinct]
+        self._learning_rate = tuple(rates) if self.is_group_lr else rates[0]
+        self._rate_of = {id(p): rate for p, rate in zip(self._parameters, rates, strict=True)}
+        if self.is_group:
+            self.group_params, self.group_lr = tuple(self._parameters), tuple(rates)
+
+    def _set_decay(self, group_decay):
+        """Decide which parameters are decayed: by name, but by group where there are groups."""
+        if self.is_group:
+            decay = tuple(self._weight_decay if d is None else d for d in group_decay)
+            self._weight_decay = self.group_weight_decay = decay
+            self.decay_flags = tuple(callable(d) or d > 0 for d in decay)
+            self.exec_weight_decay = any(self.decay_flags)
+        else:
+            decay = (self._weight_decay,) * self.param_length
+            self.decay_flags = tuple(self.decay_filter(p.name) for p in self._parameters)
+            self.exec_weight_decay = callable(decay[0]) or decay[0] > 0
+        self._decay = [d if flag else 0.0 for d, flag in zip(decay, self.decay_flags, strict=True)]
+        self._dynamic_decay = any(callable(d) for d in self._decay)
+
+    def _set_centralization(self, flags):
+        self.grad_centralization_flags = tuple(flags)
+        # The seed: "only works on the convolution layer". A convolution kernel has three axes or more.
+        self._centralize = [f and p.ndim >= 3 for f, p in zip(flags, self._parameters, strict=True)]
+        if self.is_group:
+            self.group_grad_centralization = self.grad_centralization_flags
+
+    def decay_filter(self, name):
+        """Tell whether weight decay applies to the parameter of this name when there are no groups."""
+        return "beta" not in name and "gamma" not in name
+
+    def __call__(self, gradients):
+        """Do one step.
+
+        Parameters
+        ----------
+        gradients : tuple or list of array
+            One gradient per parameter, in the order of `parameters`; None leaves a parameter as it is.
+            Gradients are not modified.
+
+        Returns
+        -------
+        object
+            What `construct` returns: True for the optimizers of this package.
+        """
+        result = self.construct(gradients)
+        self.global_step += 1
+        return result
+
+    def construct(self, gradients):
+        """Update the parameters; a subclass with a rule of its own overrides it.
+
+        It is called by ``opt(gradients)``, which advances `global_step` afterwards.
+
+        Raises
+        ------
+        NotImplementedError
+            If the class neither overrides it nor has called `build_plan`.
+        """
+        plan = self._plan
+        if plan is None:
+            raise NotImplementedError(f"{type(self).__name__} must define construct(self, gradients)")
+        if self._dynamic_decay:
+            plan.decay[:] = self._scaled_decay()
+        plan.step(gradients, self.hypers())
+        return True
+
+    def build_plan(self, rule, *slots, centralize=True, rows=None):
+        """Let a kernel do the steps; a subclass calls it last in its constructor.
+
+        Parameters
+        ----------
+        rule : str
+            Name of the kernel's rule.
+        *slots : ParameterTuple
+            The slots that the rule uses, in its order.
+        centralize : bool, default True
+            False if this optimizer never centralizes gradients.
+        rows : sequence of int, optional
+            Per parameter, which of the tuples of `hypers` it takes. Default: that of its rate.
+        """
+        _check_memory(self._parameters)
+        plan = driver.Plan(
+            rule,
+            [p.name for p in self._parameters],
+            [p.data for p in self._parameters],
+            [[s.data for s in slot] for slot in slots],
+            [centralize and c for c in self._centralize],
+            self._rows if rows is None else rows,
+        )
+        plan.scale = self.reciprocal_scale
+        if not self._dynamic_decay:
+            plan.decay[:] = self._scaled_decay()
+        self.rule, self._plan = rule, plan
+
+    def hypers(self):
+        """Return the numbers of this step for the kernel: one tuple per different rate."""
+        return list(map(self.hyper, self._current_rates()))
+
+    def hyper(self, lr):
+        """Return the numbers of the rule for one rate, in the kernel's order; a subclass overrides it."""
+        return (lr,)
+
+    def make_slot(self, prefix, init="zeros"):
+        """Return a slot: one array of the compute dtype per parameter, named ``prefix.name``."""
+        return self._parameters.clone(prefix, init, dtype="compute")
+
+    @property
+    def parameters(self):
+        """ParameterTuple : the parameters in their final order, which is that of the gradients."""
+        return self._parameters
+
+    @property
+    def learning_rate(self):
+        """Parameter, LearningRateSchedule or tuple : the rate, or one entry per parameter."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        raise TypeError(
+            "learning_rate must be changed in place, by opt.learning_rate.set_data(value) or "
+            f"opt.learning_rate[i].set_data(value), got {value!r}"
+        )
+
+    def get_lr(self):
+        """Return the rate of the next step; it changes nothing.
+
+        Returns
+        -------
+        float or tuple of float
+            A tuple with one rate per parameter if a group has a rate of its own (`is_group_lr`).
+
+        Raises
+        ------
+        IndexError
+            If a list of rates has no entry for `global_step`.
+        ValueError
+            If a rate is negative or not finite.
+        """
+        rates = self._current_rates()
+        if self.is_group_lr:
+            return tuple([rates[row] for row in self._rows])
+        return rates[0]
+
+    def get_lr_parameter(self, param):
+        """Return the objects that keep the rates of parameters.
+
+        Parameters
+        ----------
+        param : Parameter or list of Parameter
+            Parameters of this optimizer.
+
+        Returns
+        -------
+        Parameter, LearningRateSchedule or list of them
+            For a list, one entry per parameter. A fixed rate is a 0-d Parameter, a list of rates a 1-D one.
+
+        Raises
+        ------
+        TypeError
+            If `param` is neither a Parameter nor a list of them.
+        ValueError
+            If a parameter is not in this optimizer.
+
+        Examples
+        --------
+        >>> import optimcore as nn
+        >>> net = Net()
+        >>> conv_params = list(filter(lambda x: 'conv' in x.name, net.trainable_params()))
+        >>> no_conv_params = list(filter(lambda x: 'conv' not in x.name, net.trainable_params()))
+        >>> group_params = [{'params': conv_params, 'lr': 0.05},
+        ...                 {'params': no_conv_params, 'lr': 0.01}]
+        >>> optim = nn.Momentum(group_params, learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+        >>> conv_lr = optim.get_lr_parameter(conv_params)
+        >>> print(conv_lr[0].asnumpy())
+        0.05
+        """
+        if isinstance(param, list):
+            return [self._find_rate(f"param[{i}]", p) for i, p in enumerate(param)]
+        return self._find_rate("param", param)
+
+    def _find_rate(self, argument, parameter):
+        if not isinstance(parameter, Parameter):
+            raise TypeError(f"{argument} must be a Parameter or a list of them, got {type(parameter).__name__}")
+        if id(parameter) not in self._rate_of:
+            raise ValueError(f"{argument} must be in this optimizer, got {parameter.name!r}")
+        return self._rate_of[id(parameter)]
+
+    def _current_rates(self):
+        step, readers = self.global_step, self._readers
+        if len(readers) == 1:  # by far the most common, and the cost of a small step is felt
+            return [readers[0](step)]
+        return [read(step) for read in readers]
+
+    @property
+    def weight_decay(self):
+        """float, callable or tuple : the weight decay as given, or one entry per parameter."""
+        return self._weight_decay
+
+    @property
+    def loss_scale(self):
+        """float : the factor that gradients carry."""
+        return self._loss_scale
+
+    def get_weight_decay(self):
+        """Return the weight decay of the next step times the loss scale, as gradients need it.
+
+        Returns
+        -------
+        float or tuple of float
+            A tuple with one number per parameter when grouped.
+        """
+        if self.is_group:
+            return tuple(self._scaled_decay())
+        return read_decay(self._weight_decay, self.global_step) * self._loss_scale
+
+    def _scaled_decay(self):
+        # Decay is added before the gradients are unscaled, so it must carry the loss scale as they do.
+        step, scale = self.global_step, self._loss_scale
+        value = {id(d): read_decay(d, step) * scale for d in self._decay}
+        return [value[id(d)] for d in self._decay]
+
+    def decay_weight(self, gradients, out=None):
+        """Add ``weight_decay * loss_scale * w`` to the gradients of all parameters that are decayed.
+
+        Parameters
+        ----------
+        gradients : tuple or list of array
+            One gradient per parameter, in the order of `parameters`; None stays None.
+        out : tuple or list of ndarray, optional
+            Where to write; may be `gradients` themselves.
+
+        Returns
+        -------
+        tuple of ndarray
+            New arrays, or `out`; the tuple `gradients` itself when no weight decay is set.
+        """
+        if not self.exec_weight_decay:
+            return self._unchanged(gradients, out)
+        return self._transform(gradients, out, decay=self._scaled_decay())
+
+    def gradients_centralization(self, gradients, out=None):
+        """Subtract the mean over all axes but the first, from convolution kernels in groups that ask for it.
+
+        Parameters
+        ----------
+        gradients : tuple or list of array
+            One gradient per parameter, in the order of `parameters`; None stays None.
+        out : tuple or list of ndarray, optional
+            Where to write; may be `gradients` themselves.
+
+        Returns
+        -------
+        tuple of ndarray
+            New arrays, or `out`; the tuple `gradients` itself when nothing is to be centralized.
+        """
+        if not any(self._centralize):
+            return self._unchanged(gradients, out)
+        return self._transform(gradients, out, centralize=self._centralize)
+
+    def scale_grad(self, gradients, out=None):
+        """Multiply the gradients by the reciprocal of the loss scale.
+
+        Parameters
+        ----------
+        gradients : tuple or list of array
+            One gradient per parameter, in the order of `parameters`; None stays None.
+        out : tuple or list of ndarray, optional
+            Where to write; may be `gradients` themselves.
+
+        Returns
+        -------
+        tuple of ndarray
+            New arrays, or `out`; the tuple `gradients` itself when the loss scale is 1.
+        """
+        if not self.need_scale:
+            return self._unchanged(gradients, out)
+        return self._transform(gradients, out, scale=self.reciprocal_scale)
+
+    def _transform(self, gradients, out, decay=None, centralize=None, scale=1.0):
+        return gradient.transform(
+            [p.name for p in self._parameters],
+            [p.data for p in self._parameters],
+            gradients,
+            decay=decay,
+            centralize=centralize,
+            scale=scale,
+            out=out,
+        )
+
+    def _unchanged(self, gradients, out):
+        if not isinstance(gradients, (tuple, list)):
+            raise TypeError(f"gradients must be a tuple or list, got {type(gradients).__name__}")
+        if len(gradients) != self.param_length:
+            raise ValueError(
+                f"gradients must have one entry for each of the {self.param_length} parameters, got {len(gradients)}"
+            )
+        if out is None or out is gradients:
+            return tuple(gradients)  # of a tuple, the tuple itself
+        return self._transform(gradients, out)
+
+    @property
+    def unique(self):
+        """bool : whether repeated indices of a sparse gradient are merged; it can be set.
+
+        True at first, unless a parameter has ``unique=True``. False is the caller's promise that no index repeats.
+        """
+        return self._unique
+
+    @unique.setter
+    def unique(self, value):
+        self._unique = check_flag("unique", value)
+
+    @property
+    def target(self):
+        """str : where the optimizer runs, 'CPU'. Setting it accepts that and explains everything else."""
+        return "CPU"
+
+    @target.setter
+    def target(self, value):
+        if not isinstance(value, str):
+            raise TypeError(f"target must be a str, got {value!r}")
+        if value in ("GPU", "Ascend"):
+            raise ValueError(f"target must be 'CPU' on a host without that device, got {value!r}")
+        if value != "CPU":
+            raise ValueError(f"target must be 'CPU', got {value!r}")
+
+    def broadcast_params(self, optim_result):
+        """Make the parameters of all processes equal after a step; with one process there is nothing to do.
+
+        Parameters
+        ----------
+        optim_result : bool
+            Result of the step.
+
+        Returns
+        -------
+        bool
+            `optim_result` as a bool.
+        """
+        return bool(optim_result)
+
+
+def _check_memory(parameters):
+    """Raise ValueError when two parameters overlap: threads would update the same elements at once."""
+    spans = sorted((p.data.__array_interface__["data"][0], p.data.nbytes, p.name) for p in parameters if p.size)
+    for (start, nbytes, name), (next_start, _, next_name) in pairwise(spans):
+        if start + nbytes > next_start:
+            raise ValueError(f"parameters must not share memory, got {name!r} and {next_name!r}")

@@ -1,0 +1,116 @@
+"""Stochastic gradient descent."""
+
+import numpy as np
+
+from ..parameter import Parameter, ParameterTuple
+from ..schedules import check_at_least, check_flag
+from .base import Optimizer
+
+__all__ = ["SGD"]
+
+
+class SGD(Optimizer):
+    r"""Stochastic gradient descent with momentum, dampening and the variant of Nesterov.
+
+    .. math::
+        a_1 = g_1, \quad a_t = u a_{t-1} + (1 - d) g_t, \quad w_t = w_{t-1} - \eta a_t
+
+    with momentum `u`, dampening `d`, rate :math:`\eta`; with `nesterov`,
+    :math:`w_t = w_{t-1} - \eta (g_t + u a_t)`; without momentum, :math:`w_t = w_{t-1} - \eta g_t`. Dampening is left
+    out of the first step of a parameter, as in MindSpore and torch.
+
+    Parameters
+    ----------
+    params, learning_rate, weight_decay, loss_scale
+        See `Optimizer`. The rate is 0.1 by default.
+    momentum : number, default 0.0
+        u >= 0.
+    dampening : number, default 0.0
+        d >= 0, used only with momentum.
+    nesterov : bool, default False
+        Whether to look ahead. Requires ``momentum > 0`` and ``dampening == 0``.
+
+    Attributes
+    ----------
+    accum : ParameterTuple
+        a, 0 at first. Unused without momentum.
+    stat : ParameterTuple
+        1 before the first step of a parameter, 0 afterwards. Read-only views of one number each: `flags`.
+    flags : ndarray, shape (n,)
+        The numbers behind `stat`, one per parameter.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of its range; see also `Optimizer`.
+
+    Examples
+    --------
+    >>> import optimcore as nn
+    >>> w = nn.Parameter([1.0, 2.0], name="w")
+    >>> opt = nn.SGD([w], learning_rate=0.5)
+    >>> opt([np.ones(2, np.float32)])
+    True
+    >>> w.asnumpy()
+    array([0.5, 1.5], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        params,
+        learning_rate=0.1,
+        momentum=0.0,
+        dampening=0.0,
+        weight_decay=0.0,
+        nesterov=False,
+        loss_scale=1.0,
+    ):
+        self.momentum = check_at_least("momentum", momentum, 0)
+        self.dampening = check_at_least("dampening", dampening, 0)
+        self.nesterov = check_flag("nesterov", nesterov)
+        if nesterov and not (self.momentum > 0 and self.dampening == 0):
+            raise ValueError(
+                "nesterov must come with momentum > 0 and dampening == 0, "
+                f"got momentum={momentum} and dampening={dampening}"
+            )
+        super().__init__(learning_rate, params, weight_decay, loss_scale)
+        self.accum = self.make_slot("accum")
+        self.flags = np.ones(self.param_length, np.float32)
+        self.stat = self._views_of_flags()
+        if self.momentum == 0:
+            self.build_plan("sgd")
+        else:
+            first_rows = [2 * row + 1 for row in self._rows]
+            rule = "sgd_nesterov" if nesterov else "sgd_momentum"
+            self.build_plan(rule, self.accum, rows=first_rows)
+        self._waiting = self.momentum > 0
+
+    def _views_of_flags(self):
+        """Show each flag in the shape of its parameter without spending the memory."""
+        return ParameterTuple(
+            Parameter._read_only(np.broadcast_to(self.flags[i, ...], p.shape), f"stat.{p.name}")
+            for i, p in enumerate(self.parameters)
+        )
+
+    def hypers(self):
+        """Return two tuples per rate: for all steps of a parameter but the first, and for the first."""
+        rates = self._current_rates()
+        if self.rule == "sgd":
+            return [(lr,) for lr in rates]
+        u = self.momentum
+        steady, first = (u, u, 1.0 - self.dampening), (u, 0.0, 1.0)
+        return [(lr, *row) for lr in rates for row in (steady, first)]
+
+    def construct(self, gradients):
+        """Update the parameters, then note which of them have had their first step."""
+        result = super().construct(gradients)
+        if self._waiting:
+            self._end_first_steps(gradients)
+        return result
+
+    def _end_first_steps(self, gradients):
+        for i, gradient in enumerate(gradients):
+            if gradient is not None:
+                self.flags[i] = 0.0
+                self._plan.rows[i] = 2 * self._rows[i]
+        self._waiting = bool(self.flags.any())

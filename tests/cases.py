@@ -1,0 +1,87 @@
+"""The optimizers, a row each: every law of `optim/test_laws.py` runs over every row."""
+
+from typing import NamedTuple
+
+import golden_data
+import numpy as np
+import optimcore
+import reference
+
+
+class Case(NamedTuple):
+    """An optimizer with arguments; the oracle takes the same."""
+
+    cls: str
+    kwargs: dict
+
+    def __str__(self):
+        arguments = ",".join(f"{k}={v}" for k, v in self.kwargs.items() if k != "learning_rate")
+        return f"{self.cls}({arguments})"
+
+    def build(self, arrays, groups=None, **extra):
+        """Return the library's optimizer over Parameters that share memory with `arrays` (a dict by name)."""
+        parameters = {name: optimcore.Parameter(a, name=name) for name, a in arrays.items()}
+        if groups is not None:
+            groups = [{**g, "params": [parameters[name] for name in g["params"]]} for g in groups]
+        return getattr(optimcore, self.cls)(groups or list(parameters.values()), **{**self.kwargs, **extra})
+
+    def oracle(self, arrays, groups=None, **extra):
+        """Return the float64 reference of the same optimizer."""
+        return reference.Reference(self.cls, arrays, {**self.kwargs, **extra}, groups)
+
+
+CASES = [
+    Case("SGD", dict(learning_rate=0.1)),
+    Case("SGD", dict(learning_rate=0.1, momentum=0.9)),
+    Case("SGD", dict(learning_rate=0.1, momentum=0.9, dampening=0.3)),
+    Case("SGD", dict(learning_rate=0.1, momentum=0.9, nesterov=True)),
+    Case("Momentum", dict(learning_rate=0.05, momentum=0.9)),
+    Case("Momentum", dict(learning_rate=0.05, momentum=0.9, use_nesterov=True)),
+    Case("Adam", dict(learning_rate=0.01)),
+    Case("Adam", dict(learning_rate=0.01, beta1=0.8, beta2=0.95, eps=1e-3)),
+    Case("Adam", dict(learning_rate=0.01, use_nesterov=True)),
+    Case("Adam", dict(learning_rate=0.01, use_amsgrad=True)),
+    Case("Adam", dict(learning_rate=0.01, use_offload=True)),
+]
+
+# Relative to the largest magnitude of a parameter after a few steps: some roundings of the compute type for each step.
+TOLERANCE = {"float32": 2e-6, "float64": 5e-15}
+
+CONV_GROUPS = [
+    dict(params=["conv"], grad_centralization=True, weight_decay=0.05),
+    dict(params=["dense", "bias"], lr=0.02),
+]
+
+
+def conv_arrays(dtype=np.float32, seed=0):
+    """Return a small network's parameters by name, with one convolution kernel."""
+    rng = np.random.default_rng(seed)
+    shapes = {"conv": (5, 3, 3, 3), "dense": (7, 11), "bias": (13,)}
+    return {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
+
+
+def gradients_of(arrays, seed=1, scale=1.0):
+    """Return one gradient per array, nowhere zero."""
+    rng = np.random.default_rng(seed)
+    gradients = []
+    for a in arrays.values():
+        g = rng.standard_normal(a.shape) * scale
+        gradients.append((g + np.copysign(0.01 * scale, g)).astype(a.dtype))
+    return tuple(gradients)
+
+
+def state_of(optimizer):
+    """Return everything that a step may change, as bytes by name."""
+    state = {p.name: p.data.tobytes() for p in optimizer.parameters}
+    for name, value in vars(optimizer).items():
+        if isinstance(value, optimcore.ParameterTuple):
+            state |= {f"{name}/{p.name}": p.data.tobytes() for p in value}
+        elif isinstance(value, optimcore.Parameter):
+            state[name] = value.data.tobytes()
+    state["global_step"] = optimizer.global_step
+    return state
+
+
+def golden_configs():
+    """Return the golden configurations of the classes that exist."""
+    return [config for config in golden_data.dense() if hasattr(optimcore, config.cls)]

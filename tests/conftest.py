@@ -1,0 +1,32 @@
+"""Fixtures for all tests."""
+
+import numpy as np
+import pytest
+
+import optimcore as nn
+
+
+class Net:
+    """Stand for a network: it has one convolution and one dense layer."""
+
+    def __init__(self):
+        shapes = {"conv.weight": (4, 3, 3, 3), "dense.weight": (2, 4), "dense.bias": (2,)}
+        self._parameters = [
+            nn.Parameter(np.ones(shape, np.float32), name=name) for name, shape in shapes.items()
+        ]
+
+    def trainable_params(self):
+        """Return the parameters that a gradient is computed for."""
+        return [p for p in self._parameters if p.requires_grad]
+
+
+@pytest.fixture
+def doctest_namespace():
+    """Names that examples in docstrings use without importing or defining them."""
+    return {"np": np, "Net": Net}
+
+
+@pytest.fixture
+def net():
+    """Return a small network."""
+    return Net()

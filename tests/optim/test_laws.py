@@ -1,0 +1,280 @@
+"""Laws that every optimizer obeys, over every row of `cases.CASES`."""
+
+import threading
+
+import numpy as np
+import optimcore
+import pytest
+from cases import CASES, CONV_GROUPS, TOLERANCE, conv_arrays, gradients_of, state_of
+from optimcore.kernels import driver
+
+# around every vector width, around a chunk (16384 elements), and many chunks
+SIZES = [0, 1, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 1000, 16383, 16385, 100_003]
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request):
+    return request.param
+
+
+@pytest.fixture
+def restore_runtime():
+    threads, isa, elements = optimcore.get_num_threads(), driver.active_isa(), driver.THREAD_ELEMENTS
+    yield
+    optimcore.set_num_threads(threads)
+    driver.use_isa(isa)
+    driver.THREAD_ELEMENTS = elements
+
+
+def assert_close(optimizer, oracle, dtype):
+    for p in optimizer.parameters:
+        expected = oracle.w[p.name]
+        scale = np.abs(expected).max(initial=1.0)
+        np.testing.assert_allclose(p.asnumpy(), expected, rtol=0, atol=TOLERANCE[dtype] * scale, err_msg=p.name)
+
+
+def take_steps(optimizer, arrays, steps, scale=1.0):
+    for step in range(steps):
+        optimizer(gradients_of(arrays, seed=step, scale=scale))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_matches_reference_at_every_size(case, dtype):
+    rng = np.random.default_rng(0)
+    arrays = {f"w{n}": rng.standard_normal(n).astype(dtype) for n in SIZES}
+    oracle = case.oracle(arrays)
+    optimizer = case.build(arrays)
+    for step in range(3):
+        gradients = gradients_of(arrays, seed=step)
+        optimizer(gradients)
+        oracle.step(gradients)
+    assert_close(optimizer, oracle, dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_matches_reference_with_groups_decay_centralization_and_loss_scale(case, dtype):
+    arrays = conv_arrays(dtype)
+    extra = dict(weight_decay=0.01, loss_scale=1024.0)
+    oracle = case.oracle(arrays, CONV_GROUPS, **extra)
+    optimizer = case.build(arrays, CONV_GROUPS, **extra)
+    for step in range(5):
+        gradients = gradients_of(arrays, seed=step, scale=1024.0)
+        optimizer(gradients)
+        oracle.step(gradients)
+    assert_close(optimizer, oracle, dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_same_bits_for_every_isa_and_thread_count(case, dtype, restore_runtime):
+    rng = np.random.default_rng(3)
+    initial = {
+        "conv": rng.standard_normal((40, 30, 3, 7)).astype(dtype),
+        "big": rng.standard_normal(100_003).astype(dtype),
+        **{f"w{n}": rng.standard_normal(n).astype(dtype) for n in range(40)},
+    }
+    groups = [
+        dict(params=["conv"], grad_centralization=True, weight_decay=0.05),
+        dict(params=[name for name in initial if name != "conv"]),
+    ]
+    driver.THREAD_ELEMENTS = 0      # threads even for this little work
+    states = []
+    for isa in driver.available_isas():
+        driver.use_isa(isa)
+        for threads in (1, 2, 3, 7):
+            optimcore.set_num_threads(threads)
+            arrays = {name: a.copy() for name, a in initial.items()}
+            optimizer = case.build(arrays, groups, loss_scale=3.0)
+            take_steps(optimizer, arrays, 3)
+            states.append(state_of(optimizer))
+    assert len(states) == 4 * len(driver.available_isas())
+    assert all(state == states[0] for state in states)
+
+
+def test_fused_step_equals_separate_methods(case):
+    arrays, twin = conv_arrays(), conv_arrays()
+    decays = dict(weight_decay=0.01, loss_scale=3.0)
+    fused = case.build(arrays, CONV_GROUPS, **decays)
+    methods = case.build(conv_arrays(), CONV_GROUPS, **decays)
+    plain = case.build(twin, [{k: g[k] for k in g if k in ("params", "lr")} for g in CONV_GROUPS])
+    for step in range(4):
+        gradients = gradients_of(arrays, seed=step)
+        for ours, theirs in zip(methods.parameters, plain.parameters, strict=True):
+            ours.set_data(theirs)       # `methods` decays the parameters that `plain` moves
+        prepared = methods.decay_weight(gradients)
+        if not case.kwargs.get("use_offload"):
+            prepared = methods.gradients_centralization(prepared)
+        prepared = methods.scale_grad(prepared)
+        plain(prepared)
+        fused(gradients)
+    assert state_of(fused) == state_of(plain)
+
+
+def test_gradient_methods_write_in_place_with_the_same_bits():
+    arrays = conv_arrays()
+    optimizer = CASES[0].build(arrays, CONV_GROUPS, weight_decay=0.01, loss_scale=3.0)
+    for method in (optimizer.decay_weight, optimizer.gradients_centralization, optimizer.scale_grad):
+        gradients = gradients_of(arrays)
+        expected = method(gradients)
+        out = tuple(np.full_like(g, np.nan) for g in gradients)
+        assert all(a is b for a, b in zip(method(gradients, out=out), out, strict=True))
+        method(gradients, out=gradients)
+        for e, o, g in zip(expected, out, gradients, strict=True):
+            assert e.tobytes() == o.tobytes() == g.tobytes()
+
+
+def test_gradients_are_only_read(case):
+    arrays = conv_arrays()
+    gradients = gradients_of(arrays)
+    before = [g.tobytes() for g in gradients]
+    for g in gradients:
+        g.flags.writeable = False
+    case.build(arrays, CONV_GROUPS, weight_decay=0.01, loss_scale=3.0)(gradients)
+    assert [g.tobytes() for g in gradients] == before
+
+
+def test_none_leaves_a_parameter_and_its_slots_untouched(case):
+    arrays = conv_arrays()
+    optimizer = case.build(arrays)
+    before = state_of(optimizer)
+    conv, dense, bias = gradients_of(arrays)
+    optimizer((conv, None, bias))
+    changed = {key for key, value in state_of(optimizer).items() if value != before[key]}
+    assert not {key for key in changed if "dense" in key}
+    assert {"conv", "bias"} <= changed
+
+
+def test_parameter_that_comes_late_gets_its_own_first_step():
+    arrays = {"w": np.ones(4, np.float32)}
+    optimizer = CASES[2].build(arrays)      # dampening, which the first step skips
+    oracle = CASES[2].oracle({"w": np.ones(4)})
+    for gradients in [(None,), *(gradients_of(arrays, seed) for seed in range(3))]:
+        optimizer(gradients)
+        oracle.step(gradients)
+    assert_close(optimizer, oracle, "float32")
+
+
+def test_any_float_gradient_layout_gives_the_same_bits(case):
+    arrays, twin = conv_arrays(), conv_arrays()
+    plain, other = case.build(arrays), case.build(twin)
+    conv, dense, bias = gradients_of(arrays)
+    for _ in range(2):
+        plain((conv, dense, bias))
+        odd = np.frombuffer(b"." + bias.tobytes(), np.uint8)[1:].view(np.float32)     # not aligned
+        other([conv[::-1][::-1].astype(np.float64), np.asfortranarray(dense), odd])
+        other_order = bias.astype(bias.dtype.newbyteorder())
+        plain((None, None, bias))
+        other((None, None, other_order))
+    assert state_of(plain) == state_of(other)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (lambda g: 5, TypeError, "gradients must be a tuple or list"),
+        (lambda g: iter(g), TypeError, "gradients must be a tuple or list"),
+        (lambda g: g[:2], ValueError, "gradients must have one entry per parameter, 3 in all, got 2"),
+        (lambda g: (*g, g[0]), ValueError, "got 4"),
+        (lambda g: (*g[:2], g[2][:-1]), ValueError, r"gradients\[2\], of parameter 'bias', must have shape \(13,\)"),
+        (lambda g: (*g[:2], g[2][None]), ValueError, r"shape \(13,\), got \(1, 13\)"),
+        (lambda g: (*g[:2], g[2].astype(int)), TypeError, r"gradients\[2\].* must be an array of floats, got int64"),
+        (lambda g: (*g[:2], g[2].astype(complex)), TypeError, "floats, got complex128"),
+        (lambda g: (*g[:2], g[2].astype(bool)), TypeError, "floats, got bool"),
+        (lambda g: (*g[:2], "text"), TypeError, "floats, got str"),
+        (lambda g: (*g[:2], object()), TypeError, "floats, got object"),
+        (lambda g: (*g[:2], [[1.0], [2.0, 3.0]]), TypeError, r"gradients\[2\] must be an array"),
+    ],
+)
+def test_bad_gradients_change_nothing(case, spoil, error, message):
+    arrays = conv_arrays()
+    optimizer = case.build(arrays, weight_decay=0.01)
+    optimizer(gradients_of(arrays))
+    before = state_of(optimizer)
+    with pytest.raises(error, match=message):
+        optimizer(spoil(gradients_of(arrays)))
+    assert state_of(optimizer) == before
+
+
+@pytest.mark.parametrize(
+    ("extra", "error", "message"),
+    [
+        (dict(learning_rate=[0.1, 0.2]), IndexError, "got 2"),
+        (dict(weight_decay=lambda step: -1.0 if step == 2 else 0.1), ValueError, "weight_decay at step 2"),
+        (dict(weight_decay=lambda step: "x" if step == 2 else 0.1), TypeError, "weight_decay at step 2"),
+    ],
+)
+def test_bad_rate_or_decay_changes_nothing(case, extra, error, message):
+    arrays = conv_arrays()
+    optimizer = case.build(arrays, **extra)
+    take_steps(optimizer, arrays, 2)
+    before = state_of(optimizer)
+    with pytest.raises(error, match=message):
+        optimizer(gradients_of(arrays))
+    assert state_of(optimizer) == before
+
+
+@pytest.mark.parametrize("rate", [np.nan, np.inf, -0.1])
+def test_fixed_rate_that_is_spoiled_later_changes_nothing(case, rate):
+    arrays = conv_arrays()
+    optimizer = case.build(arrays)
+    optimizer(gradients_of(arrays))
+    optimizer.learning_rate.set_data(rate)
+    before = state_of(optimizer)
+    with pytest.raises(ValueError, match=f"learning_rate at step 1 .*{rate}"):
+        optimizer(gradients_of(arrays))
+    assert state_of(optimizer) == before
+
+
+def test_loss_goes_down_on_a_parabola_and_on_rosenbrock(case):
+    def descend(gradient, start, steps):
+        w = np.array(start)
+        optimizer = case.build({"w": w}, learning_rate=case.kwargs["learning_rate"] * 0.01)
+        for _ in range(steps):
+            optimizer((gradient(w),))
+        return w
+
+    w = descend(lambda w: 2 * w, [1.0, -2.0, 3.0], 500)
+    assert (w * w).sum() < 0.98 * 14.0
+
+    def rosenbrock(w):
+        x, y = w
+        return (1 - x) ** 2 + 100 * (y - x * x) ** 2
+
+    def slope(w):
+        x, y = w
+        return np.array([-2 * (1 - x) - 400 * x * (y - x * x), 200 * (y - x * x)])
+
+    start = [-1.2, 1.0]
+    assert rosenbrock(descend(slope, start, 500)) < 0.9 * rosenbrock(start)
+
+
+def test_optimizers_step_at_once_in_several_threads(case, restore_runtime):
+    driver.THREAD_ELEMENTS = 0
+    optimcore.set_num_threads(3)
+    arrays = [conv_arrays(seed=7) for _ in range(4)]
+    optimizers = [case.build(a, CONV_GROUPS) for a in arrays]
+    shared = [gradients_of(arrays[0], seed=s) for s in range(20)]     # the same inputs for all threads
+
+    def run(optimizer):
+        for gradients in shared:
+            optimizer(gradients)
+
+    threads = [threading.Thread(target=run, args=(optimizer,)) for optimizer in optimizers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    states = [state_of(optimizer) for optimizer in optimizers]
+    assert all(state == states[0] for state in states)
+    assert states[0]["global_step"] == 20
+
+
+def test_many_small_parameters_of_mixed_dtypes(case):
+    rng = np.random.default_rng(5)
+    dtypes = [np.float32, np.float64]
+    arrays = {f"w{i}": rng.standard_normal(i % 50).astype(dtypes[i % 2]) for i in range(300)}
+    oracle, optimizer = case.oracle(arrays), case.build(arrays)
+    for step in range(3):
+        gradients = gradients_of(arrays, seed=step)
+        optimizer(gradients)
+        oracle.step(gradients)
+    assert_close(optimizer, oracle, "float32")
