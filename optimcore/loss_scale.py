@@ -7,7 +7,7 @@ does to it.
 
 import numpy as np
 
-from optimcore.schedules import check_at_least, check_count, check_flag, check_positive
+from optimcore.checks import check_at_least, check_count, check_flag, check_positive
 
 __all__ = [
     "DynamicLossScaleManager",

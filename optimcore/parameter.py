@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 
+from .checks import check_flag
+
 __all__ = ["Parameter", "ParameterTuple"]
 
 _STORAGE = ("float16", "bfloat16", "float32", "float64")
@@ -94,7 +96,7 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
 
     @requires_grad.setter
     def requires_grad(self, value):
-        self._requires_grad = _check_bool("requires_grad", value)
+        self._requires_grad = check_flag("requires_grad", value)
 
     @property
     def unique(self):
@@ -103,7 +105,7 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
 
     @unique.setter
     def unique(self, value):
-        self._unique = _check_bool("unique", value)
+        self._unique = check_flag("unique", value)
 
     @property
     def data(self):
@@ -278,7 +280,8 @@ def check_names(parameters):
     for p in parameters:
         key = p.name if p.name is not None else id(p)
         if key in seen:
-            raise ValueError(f"names of parameters must differ, got {p.name!r} twice")
+            what = "the same unnamed parameter" if p.name is None else repr(p.name)
+            raise ValueError(f"names of parameters must differ, got {what} twice")
         seen.add(key)
 
 
@@ -380,9 +383,3 @@ def _check_memory(array):
 
 def _is_real(dtype):
     return dtype.kind in "iuf" or dtype.name in _STORAGE
-
-
-def _check_bool(name, value):
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be a bool, got {value!r}")
-    return value

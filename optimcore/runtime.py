@@ -10,6 +10,7 @@ import threading
 import numpy as np
 
 from optimcore._version import __version__
+from optimcore.checks import check_count
 
 _lock = threading.Lock()
 _pool = None
@@ -30,7 +31,7 @@ def _cgroup_cpus(root="/sys/fs/cgroup"):
             quota, period = " ".join(_read(os.path.join(root, name)) for name in files).split()
             if quota != "max" and int(quota) > 0:
                 return -(-int(quota) // int(period))
-        except (OSError, ValueError):   # not Linux, no control groups, or a file of another form: no limit known
+        except (OSError, ValueError):  # not Linux, no control groups, or a file of another form: no limit known
             continue
     return float("inf")
 
@@ -38,14 +39,6 @@ def _cgroup_cpus(root="/sys/fs/cgroup"):
 def _read(path):
     with open(path, encoding="ascii") as file:
         return file.read().strip()
-
-
-def _checked_num_threads(name, value):
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be >= 1, got {value}")
-    return int(value)
 
 
 def set_num_threads(num_threads):
@@ -69,7 +62,7 @@ def set_num_threads(num_threads):
     CPUs that the process may use (affinity, control group).
     """
     global _num_threads
-    _num_threads = _checked_num_threads("num_threads", num_threads)
+    _num_threads = check_count("num_threads", num_threads)
 
 
 def get_num_threads():
@@ -87,20 +80,26 @@ def get_num_threads():
 
 def call_helpers(function, count):
     """Have up to `count` threads of the pool call `function`, some time; do not wait."""
-    global _pool, _pool_size
-    with _lock:
-        if _pool_size < count:
-            # imported here: most processes never take a step that is large enough
-            from concurrent.futures import ThreadPoolExecutor
-
-            if _pool is not None:
-                _pool.shutdown(wait=False)
-            _pool, _pool_size = ThreadPoolExecutor(count, thread_name_prefix="optimcore"), count
-        try:
+    try:
+        with _lock:
+            pool = _pool_of(count)
             for _ in range(count):
-                _pool.submit(function)
-        except RuntimeError:    # the interpreter is shutting down: the caller does the work alone
-            pass
+                pool.submit(function)
+    except RuntimeError:  # the interpreter is shutting down: the caller does the work alone
+        pass
+
+
+def _pool_of(count):
+    """Return the pool, made anew if it has fewer than `count` threads."""
+    global _pool, _pool_size
+    if _pool_size < count:
+        # imported here: most processes never take a step that is large enough
+        from concurrent.futures import ThreadPoolExecutor
+
+        if _pool is not None:
+            _pool.shutdown(wait=False)
+        _pool, _pool_size = ThreadPoolExecutor(count, thread_name_prefix="optimcore"), count
+    return _pool
 
 
 def _forget_pool():
@@ -118,7 +117,7 @@ def _initial_num_threads():
     if not text:
         return default_num_threads()
     try:
-        return _checked_num_threads("OPTIMCORE_NUM_THREADS", int(text))
+        return check_count("OPTIMCORE_NUM_THREADS", int(text))
     except ValueError:
         raise ValueError(f"OPTIMCORE_NUM_THREADS must be an int >= 1, got {text!r}") from None
 

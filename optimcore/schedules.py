@@ -14,6 +14,8 @@ import math
 
 import numpy as np
 
+from .checks import check_at_least, check_count, check_finite, check_flag, check_positive, is_number
+
 __all__ = [
     "CosineDecayLR",
     "ExponentialDecayLR",
@@ -30,58 +32,6 @@ __all__ = [
     "polynomial_decay_lr",
     "warmup_lr",
 ]
-
-
-# --- checks ------------------------------------------------------------------------------------
-
-
-def is_number(value):
-    """Tell whether `value` is a real Python or NumPy scalar; a bool is not a number."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-
-
-def check_finite(name, value):
-    """Return the number `value` as a finite float."""
-    if not is_number(value):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value}")
-    return float(value)
-
-
-def check_positive(name, value):
-    """Return the number `value` as a finite float > 0."""
-    number = check_finite(name, value)
-    if not number > 0:
-        raise ValueError(f"{name} must be > 0, got {value}")
-    return number
-
-
-def check_at_least(name, value, least):
-    """Return the number `value` as a finite float >= `least`."""
-    number = check_finite(name, value)
-    if not number >= least:
-        raise ValueError(f"{name} must be >= {least}, got {value}")
-    return number
-
-
-def check_count(name, value):
-    """Return `value` as an int >= 1; a float is refused even when it is whole."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be >= 1, got {value}")
-    return int(value)
-
-
-def check_flag(name, value):
-    """Return `value`, which must be exactly True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be a bool, got {value!r}")
-    return value
-
-
-# --- schedules ---------------------------------------------------------------------------------
 
 
 class LearningRateSchedule:
@@ -387,9 +337,7 @@ class PolynomialDecayLR(LearningRateSchedule):
     [0.5, 0.25, 0.0, 0.125, 0.0]
     """
 
-    def __init__(
-        self, learning_rate, end_learning_rate, decay_steps, power, update_decay_steps=False
-    ):
+    def __init__(self, learning_rate, end_learning_rate, decay_steps, power, update_decay_steps=False):
         self.learning_rate = check_positive("learning_rate", learning_rate)
         self.end_learning_rate = check_at_least("end_learning_rate", end_learning_rate, 0)
         self.decay_steps = check_count("decay_steps", decay_steps)
@@ -489,9 +437,7 @@ def piecewise_constant_lr(milestone, learning_rates):
         end = check_count(f"milestone[{t}]", end)
         rate = check_finite(f"learning_rates[{t}]", rate)
         if end < len(rates):
-            raise ValueError(
-                f"milestone[{t}] must be >= milestone[{t - 1}] = {len(rates)}, got {end}"
-            )
+            raise ValueError(f"milestone[{t}] must be >= milestone[{t - 1}] = {len(rates)}, got {end}")
         rates += [rate] * (end - len(rates))
     return rates
 
@@ -503,9 +449,7 @@ def _sample_epochs(schedule, total_step, step_per_epoch):
     return [rates[step // step_per_epoch] for step in range(total_step)]
 
 
-def exponential_decay_lr(
-    learning_rate, decay_rate, total_step, step_per_epoch, decay_epoch, is_stair=False
-):
+def exponential_decay_lr(learning_rate, decay_rate, total_step, step_per_epoch, decay_epoch, is_stair=False):
     """Return the list of rates of `ExponentialDecayLR`, with the epoch as its step.
 
     Item i belongs to epoch ``i // step_per_epoch``.
@@ -542,9 +486,7 @@ def exponential_decay_lr(
     return _sample_epochs(schedule, total_step, step_per_epoch)
 
 
-def natural_exp_decay_lr(
-    learning_rate, decay_rate, total_step, step_per_epoch, decay_epoch, is_stair=False
-):
+def natural_exp_decay_lr(learning_rate, decay_rate, total_step, step_per_epoch, decay_epoch, is_stair=False):
     """Return the list of rates of `NaturalExpDecayLR`, with the epoch as its step.
 
     As there, the exponent counts epochs and is not divided by `decay_epoch`, whatever MindSpore's
@@ -562,9 +504,7 @@ def natural_exp_decay_lr(
     return _sample_epochs(schedule, total_step, step_per_epoch)
 
 
-def inverse_decay_lr(
-    learning_rate, decay_rate, total_step, step_per_epoch, decay_epoch, is_stair=False
-):
+def inverse_decay_lr(learning_rate, decay_rate, total_step, step_per_epoch, decay_epoch, is_stair=False):
     """Return the list of rates of `InverseDecayLR`, with the epoch as its step.
 
     Parameters, result and errors are those of `exponential_decay_lr`.

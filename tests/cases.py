@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import golden_data
 import numpy as np
-import optimcore
 import reference
+
+import optimcore
 
 
 class Case(NamedTuple):

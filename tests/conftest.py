@@ -11,9 +11,7 @@ class Net:
 
     def __init__(self):
         shapes = {"conv.weight": (4, 3, 3, 3), "dense.weight": (2, 4), "dense.bias": (2,)}
-        self._parameters = [
-            nn.Parameter(np.ones(shape, np.float32), name=name) for name, shape in shapes.items()
-        ]
+        self._parameters = [nn.Parameter(np.ones(shape, np.float32), name=name) for name, shape in shapes.items()]
 
     def trainable_params(self):
         """Return the parameters that a gradient is computed for."""

@@ -116,9 +116,7 @@ class SparseConfig(Config):
 
 def dense(cls=None):
     """Dense configurations, of one class or of all."""
-    return [
-        _config(Config, entry) for entry in manifest()["configs"] if cls in (None, entry["cls"])
-    ]
+    return [_config(Config, entry) for entry in manifest()["configs"] if cls in (None, entry["cls"])]
 
 
 def sparse(cls=None):

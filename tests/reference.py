@@ -670,9 +670,7 @@ def cosine_decay(step, min_lr, max_lr, decay_steps):
     return min_lr + (max_lr - min_lr) / 2 * (1 + math.cos(math.pi * q))
 
 
-def polynomial_decay(
-    step, learning_rate, end_learning_rate, decay_steps, power, update_decay_steps=False
-):
+def polynomial_decay(step, learning_rate, end_learning_rate, decay_steps, power, update_decay_steps=False):
     if update_decay_steps:
         decay_steps = decay_steps * max(math.ceil(step / decay_steps), 1)
     p = min(step, decay_steps) / decay_steps

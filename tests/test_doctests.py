@@ -8,12 +8,11 @@ import pytest
 
 import optimcore
 
-MODULES = ["optimcore"] + sorted(
-    module.name
-    for module in pkgutil.walk_packages(optimcore.__path__, "optimcore.")
-    # __main__ runs when imported; an ISA build need not run on this CPU.
-    if not module.name.rpartition(".")[2].startswith(("__main__", "_isa_"))
-)
+
+def module_names():
+    """Return the names of all modules that may be imported: __main__ runs, an ISA build may not fit the CPU."""
+    names = [module.name for module in pkgutil.walk_packages(optimcore.__path__, "optimcore.")]
+    return ["optimcore", *(n for n in names if not n.rpartition(".")[2].startswith(("__main__", "_isa_")))]
 
 
 def run_examples(examples, namespace):
@@ -26,7 +25,7 @@ def run_examples(examples, namespace):
     return runner.failures, runner.tries, "".join(report)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", module_names())
 def test_examples_run(name, doctest_namespace):
     """Every example prints what it says."""
     module = importlib.import_module(name)
@@ -46,9 +45,7 @@ def test_example_of_the_seed_page_runs(doctest_namespace):
 
 def test_example_of_a_user_defined_optimizer_runs(doctest_namespace):
     """The optimizer in the docstring of `Optimizer` has fewer than 30 lines and runs."""
-    (example,) = doctest.DocTestFinder(recurse=False).find(
-        optimcore.Optimizer, "Optimizer", globs={}
-    )
+    (example,) = doctest.DocTestFinder(recurse=False).find(optimcore.Optimizer, "Optimizer", globs={})
     (definition,) = [e.source for e in example.examples if e.source.startswith("class ")]
     assert len(definition.splitlines()) < 30
     failures, _, report = run_examples([example], doctest_namespace)

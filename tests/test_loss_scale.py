@@ -18,9 +18,7 @@ from optimcore.loss_scale import (
 )
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "schedules.json").read_text())
-SEQUENCES = pytest.mark.parametrize(
-    "case", GOLDEN["dynamic_loss_scale"], ids=lambda c: str(c["args"])
-)
+SEQUENCES = pytest.mark.parametrize("case", GOLDEN["dynamic_loss_scale"], ids=lambda c: str(c["args"]))
 
 
 # --- fixed -------------------------------------------------------------------------------------
@@ -96,9 +94,7 @@ def test_cell_matches_golden_sequence(case, shape, dtype):
     assert scales == case["values"]
 
 
-@pytest.mark.parametrize(
-    "overflow", [True, 1, np.True_, np.array(True), np.array([True])], ids=repr
-)
+@pytest.mark.parametrize("overflow", [True, 1, np.True_, np.array(True), np.array([True])], ids=repr)
 def test_overflow_may_be_any_kind_of_true(overflow):
     manager = DynamicLossScaleManager(16)
     manager.update_loss_scale(overflow)

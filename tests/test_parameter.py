@@ -356,6 +356,13 @@ def test_tuple_checks_names():
             ParameterTuple([a, other])
 
 
+def test_tuple_refuses_an_unnamed_parameter_that_comes_twice():
+    unnamed = Parameter([1.0])
+    with pytest.raises(ValueError, match="must differ, got the same unnamed parameter twice"):
+        ParameterTuple([unnamed, unnamed])
+    assert unnamed.name is None
+
+
 def test_tuple_names_the_unnamed_ones():
     parameters = [Parameter([1.0], name) for name in (None, "parameter_2", None, None)]
     names = [p.name for p in ParameterTuple(parameters)]

@@ -37,9 +37,7 @@ def test_golden(config):
     for slot, by_name in expected_slots.items():
         for name, expected in by_name.items():
             actual = np.reshape(oracle.slots()[slot][name], expected.shape)
-            np.testing.assert_allclose(
-                actual, expected, **golden_data.TOLERANCE, err_msg=f"{slot} of {name}"
-            )
+            np.testing.assert_allclose(actual, expected, **golden_data.TOLERANCE, err_msg=f"{slot} of {name}")
 
 
 # ------------------------------------------------------- numbers worked by hand
@@ -184,9 +182,7 @@ def test_by_hand(cls, kwargs, start, gradients, expected):
 
 
 def test_asgd_average_by_hand():
-    oracle = Reference(
-        "ASGD", {"w": [1.0]}, {"learning_rate": 0.1, "lambd": 0.5, "alpha": 1.0, "t0": 0.0}
-    )
+    oracle = Reference("ASGD", {"w": [1.0]}, {"learning_rate": 0.1, "lambd": 0.5, "alpha": 1.0, "t0": 0.0})
     for gradient in (2.0, 0.0, 0.0):
         oracle.step([[gradient]])
     slots = {slot: by_name["w"] for slot, by_name in oracle.slots().items() if "w" in by_name}
@@ -374,9 +370,7 @@ def after_two_steps(cls, kwargs, gradient):
 ADAM = {"learning_rate": 0.1}
 
 
-@pytest.mark.parametrize(
-    ("cls", "kwargs"), [("Adam", ADAM), ("Momentum", {**ADAM, "momentum": 0.9})]
-)
+@pytest.mark.parametrize(("cls", "kwargs"), [("Adam", ADAM), ("Momentum", {**ADAM, "momentum": 0.9})])
 def test_exact_rows_are_the_dense_step_with_zeros(cls, kwargs):
     _, rows = after_two_steps(cls, kwargs, REPEATED)
     before, dense = after_two_steps(cls, kwargs, DENSE)

@@ -135,9 +135,7 @@ def test_non_contiguous_steps_keep_their_places():
     np.testing.assert_array_equal(schedule(steps), expected)
 
 
-@pytest.mark.parametrize(
-    "step", [True, np.True_, "3", None, 3j, [3], np.array([True]), np.array(["3"])], ids=repr
-)
+@pytest.mark.parametrize("step", [True, np.True_, "3", None, 3j, [3], np.array([True]), np.array(["3"])], ids=repr)
 def test_step_that_is_no_number_is_a_type_error(step):
     with pytest.raises(TypeError, match="global_step must be a number .*, got "):
         WarmUpLR(0.1, 4)(step)
@@ -163,9 +161,7 @@ def test_base_class_has_no_rate():
         LearningRateSchedule()(0)
 
 
-@pytest.mark.parametrize(
-    "result", [1, np.int64(1), np.float32(1), np.array(1.0), np.array([1], np.float32)], ids=repr
-)
+@pytest.mark.parametrize("result", [1, np.int64(1), np.float32(1), np.array(1.0), np.array([1], np.float32)], ids=repr)
 def test_result_of_a_user_schedule_becomes_a_float(result):
     rate = Returning(result)(0)
     assert type(rate) is float

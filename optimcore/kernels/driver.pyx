@@ -50,6 +50,7 @@ THREAD_ELEMENTS = 1 << 18
 _builds = {}                # name -> compiled module, narrowest first
 _active = None
 
+
 def _load_builds():
     supported = {"baseline": True, "avx2": cpu_has_avx2(), "avx512": cpu_has_avx512()}
     for name, has in supported.items():
@@ -397,8 +398,9 @@ cdef class Plan:
         Parameters
         ----------
         gradients : tuple or list
-            One entry per parameter: an array of its shape and any float dtype, or None to skip the parameter. Read only. A gradient of
-            another dtype than the parameter's and its compute dtype, or one that is not C-contiguous, costs a copy.
+            One entry per parameter: an array of its shape and any float dtype, or None to skip the parameter. Read
+            only. A gradient of another dtype than the parameter's and its compute dtype, or one that is not
+            C-contiguous, costs a copy.
         hypers : sequence of tuples of float
             The hyperparameters of this step: one tuple for each row, in the order of the rule's struct.
 

@@ -90,7 +90,8 @@ cdef inline void momentum_nesterov(const MomentumNesterov* h, real_t* w, real_t 
     w[0] -= <real_t>h.lr * (g + <real_t>h.momentum * m[0])
 
 
-# lr of the three Adam rules already holds the bias correction sqrt(1 - beta2^t) / (1 - beta1^t); eps stays outside the root
+# lr of the three Adam rules already holds the bias correction sqrt(1 - beta2^t) / (1 - beta1^t); eps stays outside
+# the root
 ctypedef struct Adam:
     double lr
     double beta1

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from ..checks import check_finite, check_flag, check_positive
 from ..parameter import Parameter
-from ..schedules import check_finite, check_flag, check_positive
 from .base import Optimizer
 
 __all__ = ["Adam"]

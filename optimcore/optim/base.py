@@ -2,9 +2,9 @@
 
 from itertools import pairwise
 
+from ..checks import check_flag, check_positive
 from ..kernels import driver, gradient
 from ..parameter import Parameter, ParameterTuple
-from ..schedules import check_flag, check_positive
 from .groups import collect, plain_entries, read_groups
 from .rates import check_decay, check_lengths, is_dynamic, make_rate, read_decay, reader
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..checks import check_flag
 from ..parameter import Parameter, check_names
-from ..schedules import check_flag
 from .rates import check_decay, make_rate
 
 __all__ = ["Entry", "collect", "plain_entries", "read_groups"]

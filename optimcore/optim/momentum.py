@@ -1,6 +1,6 @@
 """Momentum."""
 
-from ..schedules import check_at_least, check_flag
+from ..checks import check_at_least, check_flag
 from .base import Optimizer
 
 __all__ = ["Momentum"]

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from ..checks import check_at_least, is_number
 from ..parameter import Parameter
-from ..schedules import LearningRateSchedule, check_at_least, is_number
+from ..schedules import LearningRateSchedule
 
 __all__ = ["check_decay", "check_lengths", "is_dynamic", "make_rate", "read_decay", "reader"]
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from ..checks import check_at_least, check_flag
 from ..parameter import Parameter, ParameterTuple
-from ..schedules import check_at_least, check_flag
 from .base import Optimizer
 
 __all__ = ["SGD"]

@@ -193,7 +193,7 @@ def state(opt):
 
 def replace(gradients, i, gradient):
     """Return gradients with entry i exchanged."""
-    return gradients[:i] + (gradient,) + gradients[i + 1 :]
+    return (*gradients[:i], gradient, *gradients[i + 1 :])
 
 
 BAD_GRADIENTS = [

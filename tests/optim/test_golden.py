@@ -2,9 +2,10 @@
 
 import golden_data
 import numpy as np
-import optimcore
 import pytest
 from cases import golden_configs
+
+import optimcore
 
 
 @pytest.mark.parametrize("config", golden_configs(), ids=str)

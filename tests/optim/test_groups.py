@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from optimcore import ExponentialDecayLR, Optimizer, Parameter, ParameterTuple
+from optimcore import SGD, ExponentialDecayLR, Optimizer, Parameter, ParameterTuple
 
 
 def make(*names, shape=(2,)):
@@ -111,7 +111,11 @@ def test_failing_constructor_names_nothing(arguments):
         ({"params": make("b"), "weight_decay": None}, TypeError, r"\['weight_decay'\] must be a number or a call"),
         ({"params": make("b"), "weight_decay": True}, TypeError, r"\['weight_decay'\] must be .*got True"),
         ({"params": make("b"), "weight_decay": -1}, ValueError, r"\['weight_decay'\] must be >= 0, got -1"),
-        ({"params": make("b"), "grad_centralization": 1}, TypeError, r"\['grad_centralization'\] must be a bool, got 1"),
+        (
+            {"params": make("b"), "grad_centralization": 1},
+            TypeError,
+            r"\['grad_centralization'\] must be a bool, got 1",
+        ),
         ({"params": make("b"), "grad_centralization": None}, TypeError, "must be a bool, got None"),
         ({"params": make("b", "b")}, ValueError, "names of parameters must differ, got 'b' twice"),
         ({"params": make("a")}, ValueError, "names of parameters must differ, got 'a' twice"),
@@ -290,6 +294,13 @@ def test_other_keys_beside_order_params_are_ignored_with_a_warning():
     assert names(opt) == ["b", "a"]
     assert not opt.is_group_lr
     assert len(caught) == 1
+
+
+def test_warning_points_to_the_line_of_the_user():
+    a = make("a")
+    with pytest.warns(UserWarning, match="order_params") as caught:
+        SGD([{"params": a}, {"order_params": a, "lr": 0.1}])
+    assert caught[0].filename == __file__
 
 
 def test_unknown_key_beside_order_params_is_still_unknown():

@@ -3,9 +3,10 @@
 import threading
 
 import numpy as np
-import optimcore
 import pytest
 from cases import CASES, CONV_GROUPS, TOLERANCE, conv_arrays, gradients_of, state_of
+
+import optimcore
 from optimcore.kernels import driver
 
 # around every vector width, around a chunk (16384 elements), and many chunks
@@ -76,7 +77,7 @@ def test_same_bits_for_every_isa_and_thread_count(case, dtype, restore_runtime):
         dict(params=["conv"], grad_centralization=True, weight_decay=0.05),
         dict(params=[name for name in initial if name != "conv"]),
     ]
-    driver.THREAD_ELEMENTS = 0      # threads even for this little work
+    driver.THREAD_ELEMENTS = 0  # threads even for this little work
     states = []
     for isa in driver.available_isas():
         driver.use_isa(isa)
@@ -99,7 +100,7 @@ def test_fused_step_equals_separate_methods(case):
     for step in range(4):
         gradients = gradients_of(arrays, seed=step)
         for ours, theirs in zip(methods.parameters, plain.parameters, strict=True):
-            ours.set_data(theirs)       # `methods` decays the parameters that `plain` moves
+            ours.set_data(theirs)  # `methods` decays the parameters that `plain` moves
         prepared = methods.decay_weight(gradients)
         if not case.kwargs.get("use_offload"):
             prepared = methods.gradients_centralization(prepared)
@@ -145,7 +146,7 @@ def test_none_leaves_a_parameter_and_its_slots_untouched(case):
 
 def test_parameter_that_comes_late_gets_its_own_first_step():
     arrays = {"w": np.ones(4, np.float32)}
-    optimizer = CASES[2].build(arrays)      # dampening, which the first step skips
+    optimizer = CASES[2].build(arrays)  # dampening, which the first step skips
     oracle = CASES[2].oracle({"w": np.ones(4)})
     for gradients in [(None,), *(gradients_of(arrays, seed) for seed in range(3))]:
         optimizer(gradients)
@@ -159,7 +160,7 @@ def test_any_float_gradient_layout_gives_the_same_bits(case):
     conv, dense, bias = gradients_of(arrays)
     for _ in range(2):
         plain((conv, dense, bias))
-        odd = np.frombuffer(b"." + bias.tobytes(), np.uint8)[1:].view(np.float32)     # not aligned
+        odd = np.frombuffer(b"." + bias.tobytes(), np.uint8)[1:].view(np.float32)  # not aligned
         other([conv[::-1][::-1].astype(np.float64), np.asfortranarray(dense), odd])
         other_order = bias.astype(bias.dtype.newbyteorder())
         plain((None, None, bias))
@@ -252,7 +253,7 @@ def test_optimizers_step_at_once_in_several_threads(case, restore_runtime):
     optimcore.set_num_threads(3)
     arrays = [conv_arrays(seed=7) for _ in range(4)]
     optimizers = [case.build(a, CONV_GROUPS) for a in arrays]
-    shared = [gradients_of(arrays[0], seed=s) for s in range(20)]     # the same inputs for all threads
+    shared = [gradients_of(arrays[0], seed=s) for s in range(20)]  # the same inputs for all threads
 
     def run(optimizer):
         for gradients in shared:

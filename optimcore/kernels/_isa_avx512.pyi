@@ -1,0 +1,3 @@
+kernel_table: object
+compiler: str
+flags: str

@@ -1,0 +1,137 @@
+import threading
+
+import numpy as np
+import pytest
+
+from optimcore.kernels import driver
+from optimcore.kernels.driver import Plan
+
+
+def make_plan(parameters, rule="momentum", slots=1, centralize=None, rows=None):
+    names = [f"w{i}" for i in range(len(parameters))]
+    arrays = [[np.zeros_like(p) for p in parameters] for _ in range(slots)]
+    return Plan(rule, names, parameters, arrays, centralize or [False] * len(parameters), rows)
+
+
+def test_rows_choose_the_hyperparameters():
+    parameters = [np.zeros(3), np.zeros(3)]
+    plan = make_plan(parameters, "sgd", 0, rows=[1, 0])
+    plan.step([np.ones(3), np.ones(3)], [(0.25,), (0.5,)])
+    plan.rows[:] = [0, 0]
+    plan.step([np.ones(3), np.ones(3)], [(0.25,), (0.5,)])
+    assert parameters[0].tolist() == [-0.75] * 3
+    assert parameters[1].tolist() == [-0.5] * 3
+
+
+def test_unknown_rule():
+    with pytest.raises(ValueError, match="rule must name a kernel, got 'nonsense'"):
+        make_plan([np.zeros(3)], "nonsense")
+
+
+def test_wrong_number_of_slots():
+    with pytest.raises(ValueError, match="slots must be 1 for momentum, got 2"):
+        make_plan([np.zeros(3)], slots=2)
+
+
+@pytest.mark.parametrize("slot", [np.zeros(4), np.zeros(3, np.float32)])
+def test_slot_that_does_not_fit(slot):
+    with pytest.raises(ValueError, match=r"slots of 'w' must have shape \(3,\) and dtype float64"):
+        Plan("momentum", ["w"], [np.zeros(3)], [[slot]], [False])
+
+
+@pytest.mark.parametrize("spoil", [lambda a: a[::2], lambda a: np.frombuffer(a.tobytes())])
+def test_memory_that_cannot_be_updated_in_place(spoil):
+    with pytest.raises(ValueError, match="'w0' and its slots must be writable, C-contiguous, aligned"):
+        make_plan([spoil(np.zeros(8))], "sgd", 0)
+
+
+def test_dtype_without_a_kernel():
+    with pytest.raises(TypeError, match="dtype must be one of float32, float64, .* got int64"):
+        make_plan([np.zeros(3, np.int64)], "sgd", 0)
+
+
+@pytest.mark.parametrize(
+    ("hypers", "error", "message"),
+    [
+        ([], ValueError, "hypers must have 1 rows, got 0"),
+        ([(0.1,), (0.1,)], ValueError, "hypers must have 1 rows, got 2"),
+        ([(0.1, 0.9, 0.9)], ValueError, r"hypers\[0\] must have 2 numbers, got 3"),
+        ([("a", "b")], TypeError, "must be real number"),
+    ],
+)
+def test_hypers_that_do_not_fit(hypers, error, message):
+    w = np.ones(3)
+    with pytest.raises(error, match=message):
+        make_plan([w]).step([np.ones(3)], hypers)
+    assert w.tolist() == [1, 1, 1]
+
+
+def test_rows_that_do_not_exist():
+    plan = make_plan([np.zeros(3)])
+    plan.rows[0] = 1
+    with pytest.raises(ValueError, match=r"rows\[0\] must be in \[0, 1\), got 1"):
+        plan.step([np.ones(3)], [(0.1, 0.9)])
+
+
+def test_parameter_outlives_its_array():
+    w = np.ones(1000)
+    plan = make_plan([w], "sgd", 0)
+    view = w[:]
+    del w
+    plan.step([np.ones(1000)], [(0.25,)])
+    assert (view == 0.75).all()
+
+
+def test_step_inside_a_step_is_refused():
+    plan = make_plan([np.ones(4), np.ones(4)], "sgd", 0)
+
+    class Sneaky:
+        """A gradient that asks for another step while it is being read."""
+
+        def __array__(self, dtype=None, copy=None):
+            errors = []
+
+            def step():
+                try:
+                    plan.step([np.ones(4), np.ones(4)], [(0.1,)])
+                except RuntimeError as error:
+                    errors.append(str(error))
+
+            thread = threading.Thread(target=step)
+            thread.start()
+            thread.join()
+            assert errors == ["an optimizer takes one step at a time, but another thread is inside a step of this one"]
+            return np.ones(4)
+
+    plan.step([np.ones(4), Sneaky()], [(0.1,)])
+    plan.step([np.ones(4), np.ones(4)], [(0.1,)])
+
+
+def test_no_parameters():
+    make_plan([]).step([], [(0.1, 0.9)])
+
+
+@pytest.mark.parametrize("width", [1, 2, 15, 16, 17, 255, 256, 257, 1000, 20_000])
+def test_centralized_mean(width):
+    """Means over whole output channels, of any width around lanes, batches and chunks."""
+    rng = np.random.default_rng(width)
+    w = np.zeros((5, width, 1))
+    g = rng.standard_normal(w.shape) + 3
+    plan = make_plan([w], "sgd", 0, [True])
+    plan.decay[:] = 0.1
+    plan.step([g], [(1.0,)])
+    np.testing.assert_allclose(-w, g - g.mean(axis=(1, 2), keepdims=True), rtol=0, atol=1e-13)
+
+
+def test_mean_is_exact_where_float32_sums_are_not():
+    g = np.full((1, 100_000, 1), 0.1, np.float32)
+    g[0, 0, 0] = 1e4
+    w = np.zeros_like(g)
+    make_plan([w], "sgd", 0, [True]).step([g], [(1.0,)])
+    expected = g.astype(np.float64) - g.astype(np.float64).mean()
+    np.testing.assert_allclose(-w, expected, rtol=1e-6)
+
+
+def test_isa_that_is_not_there():
+    with pytest.raises(ValueError, match="OPTIMCORE_ISA must name an ISA build"):
+        driver.use_isa("avx1024")

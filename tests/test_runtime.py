@@ -1,0 +1,192 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import optimcore
+from optimcore import runtime
+from optimcore.kernels import driver
+
+# a step in two threads, and how many of them were ever used
+THREADED_STEP = """
+import numpy as np, optimcore
+from optimcore import runtime
+from optimcore.kernels import driver
+
+driver.THREAD_ELEMENTS = 0
+optimcore.set_num_threads(2)
+w = optimcore.Parameter(np.ones(200_000, np.float32), name="w")
+opt = optimcore.SGD([w], learning_rate=0.5)
+
+def step():
+    opt((np.ones(200_000, np.float32),))
+"""
+PRINT_THREADS = "import optimcore; print(optimcore.get_num_threads())"
+
+
+def run(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.fixture
+def restore_threads():
+    threads = optimcore.get_num_threads()
+    yield
+    optimcore.set_num_threads(threads)
+
+
+def test_set_num_threads(restore_threads):
+    for threads in (1, 3, np.int64(2)):
+        optimcore.set_num_threads(threads)
+        assert optimcore.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("value", [0, -1])
+def test_set_num_threads_below_one(value):
+    with pytest.raises(ValueError, match=f"num_threads must be >= 1, got {value}"):
+        optimcore.set_num_threads(value)
+
+
+@pytest.mark.parametrize("value", [True, 2.0, "2", None])
+def test_set_num_threads_not_an_int(value):
+    with pytest.raises(TypeError, match=f"num_threads must be an int, got {value!r}"):
+        optimcore.set_num_threads(value)
+
+
+def test_environment_sets_threads():
+    assert run(PRINT_THREADS, OPTIMCORE_NUM_THREADS="5").stdout == "5\n"
+
+
+@pytest.mark.parametrize("value", ["0", "-2", "two", "1.5"])
+def test_environment_with_bad_threads(value):
+    result = run("import optimcore", OPTIMCORE_NUM_THREADS=value)
+    assert result.returncode == 1
+    assert f"ValueError: OPTIMCORE_NUM_THREADS must be an int >= 1, got '{value}'" in result.stderr
+
+
+def test_default_threads_respect_affinity():
+    if not hasattr(os, "sched_setaffinity"):
+        assert runtime.default_num_threads() >= 1
+        return
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); " + PRINT_THREADS
+    assert run(code, OPTIMCORE_NUM_THREADS="").stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, float("inf")),
+        ({"cpu.max": "max 100000\n"}, float("inf")),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "10000 100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, float("inf")),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu.max": "nonsense\n"}, float("inf")),
+    ],
+)
+def test_cgroup_limit(tmp_path, files, cpus):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert runtime._cgroup_cpus(tmp_path) == cpus
+
+
+def test_environment_forces_isa():
+    for isa in driver.available_isas():
+        assert run("import optimcore; optimcore.show_config()", OPTIMCORE_ISA=isa).stdout.split()[3] == isa
+
+
+def test_environment_with_isa_that_is_not_there():
+    result = run("import optimcore", OPTIMCORE_ISA="sse9")
+    assert result.returncode == 1
+    names = ", ".join(driver.available_isas())
+    assert (
+        f"ValueError: OPTIMCORE_ISA must name an ISA build that this CPU can run ({names}), got 'sse9'" in result.stderr
+    )
+
+
+def test_show_config(capsys):
+    optimcore.show_config()
+    printed = dict(
+        line.split(maxsplit=1) for line in capsys.readouterr().out.replace("isa avail", "avail").splitlines()
+    )
+    assert printed["version"] == optimcore.__version__
+    assert printed["isa"] == driver.active_isa()
+    assert printed["available"] == ", ".join(driver.available_isas())
+    assert printed["threads"] == str(optimcore.get_num_threads())
+    assert printed["numpy"] == np.__version__
+    assert "-ffast-math" not in printed["flags"] and "-march=native" not in printed["flags"]
+
+
+def test_helpers_of_the_pool_take_part(restore_threads):
+    code = THREADED_STEP + "step(); print(runtime._pool is not None, w.asnumpy().max())"
+    assert run(code).stdout == "True 0.5\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_step_after_fork_does_not_hang():
+    code = (
+        THREADED_STEP
+        + """
+import os, warnings
+warnings.simplefilter("ignore")     # CPython 3.12 warns of any fork with threads
+step()
+child = os.fork()
+if child == 0:
+    assert runtime._pool is None
+    step()
+    assert runtime._pool is not None
+    os._exit(0 if (w.asnumpy() == 0.0).all() else 1)
+step()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), w.asnumpy().max())
+"""
+    )
+    assert run(code).stdout == "0 0.0\n"
+
+
+def test_step_while_the_interpreter_shuts_down():
+    code = "import atexit\natexit.register(lambda: (step(), print(w.asnumpy().max())))\n" + THREADED_STEP
+    result = run(code)
+    assert (result.stdout, result.stderr) == ("0.5\n", "")
+
+
+def test_interrupted_call_for_helpers_finishes_the_step(monkeypatch, restore_threads):
+    # Ctrl-C may arrive while helpers are at work: the memory must not go before they are done
+    def interrupt(function, count):
+        function()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runtime, "call_helpers", interrupt)
+    monkeypatch.setattr(driver, "THREAD_ELEMENTS", 0)
+    optimcore.set_num_threads(2)
+    w = optimcore.Parameter(np.ones(200_000, np.float32), name="w")
+    opt = optimcore.SGD([w], learning_rate=0.5)
+    gradient = np.ones(200_000, np.float32)
+    with pytest.raises(KeyboardInterrupt):
+        opt((gradient,))
+    assert (w.asnumpy() == 0.5).all()
+    monkeypatch.undo()
+    opt((gradient,))
+    assert (w.asnumpy() == 0.0).all()
+
+
+def test_import_loads_numpy_and_nothing_else():
+    code = "import sys, numpy; before = set(sys.modules); import optimcore; print(sorted(set(sys.modules) - before))"
+    loaded = eval(run(code).stdout)
+    assert {"optimcore", "optimcore.kernels.driver"} <= set(loaded)
+    optional = {
+        "torch",
+        "matplotlib",
+        "tqdm",
+        "ml_dtypes",
+        "mpi4py",
+        "safetensors",
+        "concurrent.futures",
+        "optimcore.train",
+    }
+    assert not optional & set(loaded)
