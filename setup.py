@@ -11,7 +11,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # Equal bits on every machine: no -ffast-math, no -march=native, no fused multiply-add.
-COMMON = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-Werror=double-promotion"]
+COMMON = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-Werror=double-promotion"]
 ISA_FLAGS = {
     "baseline": [],
     "avx2": ["-mavx2"],
@@ -37,7 +37,7 @@ def extension(name, flags, depends):
 
 EXTENSIONS = [
     *(extension(f"_isa_{isa}", COMMON + flags, [*HEADERS, f"{KERNELS}/_isa.pxi"]) for isa, flags in ISA_FLAGS.items()),
-    extension("driver", ["-O2"], HEADERS),
+    extension("driver", ["-O2", "-g0"], HEADERS),
 ]
 
 

@@ -21,6 +21,7 @@ cdef void update(
     w = g = a.zero          # variables of the compute type
     for i in range(start, stop):
         load(&a, i, &w, &g)
+        clip(&p, &g)
         decay(&p, &g, w)
         centralize_and_unscale(&p, &g)
         if rule_t is Gradient:
@@ -42,7 +43,7 @@ cdef void update(
         elif rule_t is AdamAmsgrad:
             adam_amsgrad(&h, &w, g, &a.slot0[i], &a.slot1[i], &a.slot2[i])
         if rule_t is not Gradient:
-            store(&a, i, w)
+            store(&a, i, w, &p.rounding)
 
 
 cdef double total(
@@ -53,7 +54,7 @@ cdef double total(
     cdef Prologue p = prologue[0]
     cdef double[<int>LANES] lanes
     cdef double[<int>BATCH] batch
-    cdef Py_ssize_t n, rows, i, lane
+    cdef Py_ssize_t n, i, lane
     w = g = a.zero
     for lane in range(LANES):
         lanes[lane] = 0
@@ -61,18 +62,56 @@ cdef double total(
         n = min(stop - start, BATCH)
         for i in range(n):
             load(&a, start + i, &w, &g)
+            clip(&p, &g)
             decay(&p, &g, w)
             batch[i] = <double>g
-        rows = (n + LANES - 1) // LANES
-        for i in range(n, rows * LANES):
-            batch[i] = 0
-        add_to_lanes(lanes, batch, rows)
+        add_to_lanes(lanes, batch, n)
         start += n
     return sum_of_lanes(lanes)
 
 
-cdef inline void add_to_lanes(double* lanes, const double* batch, Py_ssize_t rows) noexcept nogil:
-    cdef Py_ssize_t row, lane
+cdef void measure(
+    const measure_t* hyper, const layout_t* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue,
+    double* squares
+) noexcept nogil:
+    """Add up the squares of two quantities over elements start..stop, in float64 and in fixed lanes."""
+    cdef layout_t a = arrays[0]
+    cdef Prologue p = prologue[0]
+    cdef double[<int>LANES] x_lanes
+    cdef double[<int>LANES] y_lanes
+    cdef double[<int>BATCH] x_batch
+    cdef double[<int>BATCH] y_batch
+    cdef double x, y
+    cdef Py_ssize_t n, i, lane
+    w = g = a.zero
+    for lane in range(LANES):
+        x_lanes[lane] = y_lanes[lane] = 0
+    while start < stop:
+        n = min(stop - start, BATCH)
+        for i in range(n):
+            load(&a, start + i, &w, &g)
+            clip(&p, &g)
+            decay(&p, &g, w)
+            centralize_and_unscale(&p, &g)
+            if measure_t is Norm:
+                norm(w, g, &x, &y)
+            elif measure_t is Finite:
+                finite(g, &x, &y)
+            x_batch[i] = x * x
+            y_batch[i] = y * y
+        add_to_lanes(x_lanes, x_batch, n)
+        add_to_lanes(y_lanes, y_batch, n)
+        start += n
+    squares[0] += sum_of_lanes(x_lanes)
+    squares[1] += sum_of_lanes(y_lanes)
+
+
+cdef inline void add_to_lanes(double* lanes, double* batch, Py_ssize_t n) noexcept nogil:
+    """Add n numbers lane by lane; the batch is padded with zeros to whole rows of lanes."""
+    cdef Py_ssize_t rows = (n + LANES - 1) // LANES
+    cdef Py_ssize_t i, row, lane
+    for i in range(n, rows * LANES):
+        batch[i] = 0
     for row in range(rows):
         for lane in range(LANES):
             lanes[lane] += batch[row * LANES + lane]
@@ -88,17 +127,30 @@ cdef inline double sum_of_lanes(const double* lanes) noexcept nogil:
 
 cdef void enlist(KernelTable* table, const char* name, int slots, const rule_t* hyper) noexcept nogil:
     """Enter the loops of one rule, for every layout; `hyper` only says which rule."""
-    cdef RuleKernels* kernels = &table.rules[table.count]
-    table.count += 1
+    cdef RuleKernels* kernels = &table.rules[table.rule_count]
+    table.rule_count += 1
     kernels.name = name
     kernels.hypers = sizeof(rule_t) // sizeof(double)
     kernels.slots = slots
-    kernels.update[<int>FLOAT32] = <update_t>update[rule_t, Float32]
-    kernels.update[<int>FLOAT64] = <update_t>update[rule_t, Float64]
-    kernels.update[<int>FLOAT16] = <update_t>update[rule_t, Float16]
-    kernels.update[<int>BFLOAT16] = <update_t>update[rule_t, BFloat16]
-    kernels.update[<int>FLOAT16_MIXED] = <update_t>update[rule_t, Float16Mixed]
-    kernels.update[<int>BFLOAT16_MIXED] = <update_t>update[rule_t, BFloat16Mixed]
+    kernels.update[<int>FLOAT32] = <update_f>update[rule_t, Float32]
+    kernels.update[<int>FLOAT64] = <update_f>update[rule_t, Float64]
+    kernels.update[<int>FLOAT16] = <update_f>update[rule_t, Float16]
+    kernels.update[<int>BFLOAT16] = <update_f>update[rule_t, BFloat16]
+    kernels.update[<int>FLOAT16_MIXED] = <update_f>update[rule_t, Float16Mixed]
+    kernels.update[<int>BFLOAT16_MIXED] = <update_f>update[rule_t, BFloat16Mixed]
+
+
+cdef void enlist_measure(KernelTable* table, const char* name, const measure_t* hyper) noexcept nogil:
+    """Enter the reading loops of one measure, for every layout; `hyper` only says which measure."""
+    cdef MeasureKernels* kernels = &table.measures[table.measure_count]
+    table.measure_count += 1
+    kernels.name = name
+    kernels.measure[<int>FLOAT32] = <measure_f>measure[measure_t, Float32]
+    kernels.measure[<int>FLOAT64] = <measure_f>measure[measure_t, Float64]
+    kernels.measure[<int>FLOAT16] = <measure_f>measure[measure_t, Float16]
+    kernels.measure[<int>BFLOAT16] = <measure_f>measure[measure_t, BFloat16]
+    kernels.measure[<int>FLOAT16_MIXED] = <measure_f>measure[measure_t, Float16Mixed]
+    kernels.measure[<int>BFLOAT16_MIXED] = <measure_f>measure[measure_t, BFloat16Mixed]
 
 
 cdef KernelTable table
@@ -113,12 +165,15 @@ enlist[Adam](&table, "adam", 2, NULL)
 enlist[AdamNesterov](&table, "adam_nesterov", 2, NULL)
 enlist[AdamAmsgrad](&table, "adam_amsgrad", 3, NULL)
 
-table.total[<int>FLOAT32] = <total_t>total[Float32]
-table.total[<int>FLOAT64] = <total_t>total[Float64]
-table.total[<int>FLOAT16] = <total_t>total[Float16]
-table.total[<int>BFLOAT16] = <total_t>total[BFloat16]
-table.total[<int>FLOAT16_MIXED] = <total_t>total[Float16Mixed]
-table.total[<int>BFLOAT16_MIXED] = <total_t>total[BFloat16Mixed]
+enlist_measure[Norm](&table, "norm", NULL)
+enlist_measure[Finite](&table, "finite", NULL)
+
+table.total[<int>FLOAT32] = <total_f>total[Float32]
+table.total[<int>FLOAT64] = <total_f>total[Float64]
+table.total[<int>FLOAT16] = <total_f>total[Float16]
+table.total[<int>BFLOAT16] = <total_f>total[BFloat16]
+table.total[<int>FLOAT16_MIXED] = <total_f>total[Float16Mixed]
+table.total[<int>BFLOAT16_MIXED] = <total_f>total[BFloat16Mixed]
 
 compiler, flags = COMPILER.decode(), OPTIMCORE_FLAGS.decode()
 kernel_table = PyCapsule_New(&table, "optimcore.kernel_table", NULL)

@@ -7,6 +7,7 @@ on the number of threads and no chunk reads what another one writes: any number 
 """
 import os
 from importlib import import_module
+from zlib import crc32
 
 import numpy as np
 
@@ -15,13 +16,14 @@ from cpython.exc cimport PyErr_Clear
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.string cimport memcmp, strcmp
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcmp, memset, strcmp
 
 from .rules cimport Prologue
 from .storage cimport (
     BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT32, FLOAT64, Arrays, Layout
 )
-from .table cimport KernelTable, RuleKernels, total_t, update_t
+from .table cimport KernelTable, MeasureKernels, RuleKernels, measure_f, total_f, update_f
 
 from optimcore import runtime
 
@@ -107,10 +109,19 @@ cdef KernelTable* active_table() except NULL:
 cdef RuleKernels* find_rule(KernelTable* table, str rule) except NULL:
     cdef bytes name = rule.encode()
     cdef int i
-    for i in range(table.count):
+    for i in range(table.rule_count):
         if strcmp(table.rules[i].name, <const char*>name) == 0:
             return &table.rules[i]
     raise ValueError(f"rule must name a kernel, got {rule!r}")
+
+
+cdef MeasureKernels* find_measure(KernelTable* table, str measure) except NULL:
+    cdef bytes name = measure.encode()
+    cdef int i
+    for i in range(table.measure_count):
+        if strcmp(table.measures[i].name, <const char*>name) == 0:
+            return &table.measures[i]
+    raise ValueError(f"measure must name a kernel, got {measure!r}")
 
 
 # ---- one step, without the GIL
@@ -132,33 +143,72 @@ cdef struct Work:
     Chunk* chunks
     Py_ssize_t* blocks      # block b is the chunks from blocks[b] up to blocks[b + 1]
     long n_blocks
-    update_t* update        # one per layout
-    total_t* total
-    const double* decay     # one per task
+    update_f* update        # one per layout
+    total_f* total
+    measure_f* measure      # if this pass only reads, else NULL
+    double* squares         # what it found: two sums for each chunk
+    bint raw                # it reads the gradients as they came
+    bint until_nan          # it may stop at the first chunk whose sum is NaN
     const int* rows         # hyper row of each task
     double* hypers          # rows of MAX_HYPERS
-    double scale
+    const double* decay     # one per task, as the next three
+    const double* scale
+    const double* trust
+    const uint64_t* keys    # of the random generator
+    double clip
+    bint stochastic
+    uint64_t key            # of seed and step
 
 
-cdef void run_chunk(const Work* work, const Chunk* chunk) noexcept nogil:
+cdef void run_span(
+    const Work* work, Py_ssize_t c, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
+) noexcept nogil:
+    cdef Py_ssize_t t = work.chunks[c].task
+    cdef const Task* task = &work.tasks[t]
+    cdef const double* hyper = &work.hypers[work.rows[t] * MAX_HYPERS]
+    if work.measure == NULL:
+        work.update[<int>task.layout](hyper, &task.arrays, start, stop, prologue)
+    else:
+        work.measure[<int>task.layout](hyper, &task.arrays, start, stop, prologue, &work.squares[2 * c])
+
+
+cdef void run_chunk(const Work* work, Py_ssize_t c) noexcept nogil:
+    cdef const Chunk* chunk = &work.chunks[c]
     cdef const Task* task = &work.tasks[chunk.task]
-    cdef const double* hyper = &work.hypers[work.rows[chunk.task] * MAX_HYPERS]
-    cdef update_t update = work.update[<int>task.layout]
-    cdef total_t total = work.total[<int>task.layout]
+    cdef total_f total = work.total[<int>task.layout]
     cdef Py_ssize_t start = chunk.start
-    cdef Prologue prologue
+    cdef Prologue prologue = prologue_of(work, chunk.task)
     if not task.present:
         return
-    prologue.decay = work.decay[chunk.task]
-    prologue.mean = 0
-    prologue.scale = work.scale
-    if task.width == 0:
-        update(hyper, &task.arrays, start, chunk.stop, &prologue)
+    if task.width == 0 or work.raw:
+        run_span(work, c, start, chunk.stop, &prologue)
     else:
         while start < chunk.stop:
             prologue.mean = total(&task.arrays, start, start + task.width, &prologue) / <double>task.width
-            update(hyper, &task.arrays, start, start + task.width, &prologue)
+            run_span(work, c, start, start + task.width, &prologue)
             start += task.width
+
+
+cdef Prologue prologue_of(const Work* work, Py_ssize_t t) noexcept nogil:
+    cdef Prologue p
+    cdef uint64_t key
+    p.clip, p.decay, p.mean, p.scale, p.trust = 1, 0, 0, 1, 1
+    p.rounding.stochastic, p.rounding.key0, p.rounding.key1 = False, 0, 0
+    if not work.raw:
+        p.clip, p.decay, p.scale, p.trust = work.clip, work.decay[t], work.scale[t], work.trust[t]
+    if work.stochastic:
+        key = mixed(work.key ^ work.keys[t])
+        p.rounding.stochastic = True
+        p.rounding.key0, p.rounding.key1 = <uint32_t>key, <uint32_t>(key >> 32)
+    return p
+
+
+cdef uint64_t mixed(uint64_t x) noexcept nogil:
+    """Spread every bit of x over all bits: the finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
+    x += <uint64_t>0x9e3779b97f4a7c15
+    x = (x ^ (x >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
+    x = (x ^ (x >> 27)) * <uint64_t>0x94d049bb133111eb
+    return x ^ (x >> 31)
 
 
 cdef void run_blocks(const Work* work, long n_blocks, long* next_block) noexcept nogil:
@@ -167,7 +217,10 @@ cdef void run_blocks(const Work* work, long n_blocks, long* next_block) noexcept
     cdef Py_ssize_t c
     while block < n_blocks:
         for c in range(work.blocks[block], work.blocks[block + 1]):
-            run_chunk(work, &work.chunks[c])
+            run_chunk(work, c)
+            if work.until_nan and work.squares[2 * c + 1] != 0:
+                fetch_add(next_block, n_blocks)     # nobody takes another one
+                return
         block = fetch_add(next_block, 1)
 
 
@@ -252,12 +305,12 @@ cdef class Plan:
 
     Parameters
     ----------
-    rule : str
-        Name of the rule in the kernel table.
+    rule : str or None
+        Name of the rule in the kernel table; a plan without one can only measure.
     names : sequence of str
         Names of the parameters, for messages.
     parameters : sequence of ndarray
-        Float arrays, C-contiguous, aligned, writable; updated in place and kept alive.
+        Float arrays, C-contiguous, aligned, writable unless the rule only reads them; updated in place, kept alive.
     slots : sequence of sequences of ndarray
         One sequence for each slot of the rule, in its order, each with one array per parameter: of the parameter's
         shape and compute dtype, C-contiguous, writable.
@@ -270,10 +323,14 @@ cdef class Plan:
     ----------
     decay : ndarray of float64, shape (n,)
         Weight decay times loss scale of each parameter, 0 for none. May be written between steps.
+    scale : ndarray of float64, shape (n,)
+        Reciprocal of the loss scale for each parameter, 1 at first. May be written between steps.
+    trust : ndarray of float64, shape (n,)
+        Factor of the rate for rules that have one per parameter, 1 at first. May be written between steps.
     rows : ndarray of intc, shape (n,)
         May be written between steps.
-    scale : float
-        Reciprocal of the loss scale, 1 at first. May be set between steps.
+    clip : float
+        Factor of all gradients before anything else, 1 at first. May be set between steps.
     """
     cdef Work work
     cdef Door* doors
@@ -283,26 +340,36 @@ cdef class Plan:
     cdef int n_rows
     cdef bint busy
     cdef readonly object decay
+    cdef readonly object scale
+    cdef readonly object trust
     cdef readonly object rows
     cdef double[::1] decay_view
+    cdef double[::1] scale_view
+    cdef double[::1] trust_view
     cdef int[::1] rows_view
+    cdef uint64_t[::1] keys
+    cdef KernelTable* table
+    cdef bint writes                # the rule writes the parameters
     cdef tuple names
     cdef tuple parameters
     cdef list pinned                # memoryviews that keep parameters and slots where they are
     cdef list converted             # copies of gradients, for the time of a step
 
     def __cinit__(self, rule, names, parameters, slots, centralize, rows=None):
-        cdef KernelTable* table = active_table()
         cdef Py_ssize_t i
-        self.rule = find_rule(table, rule)
+        self.table = active_table()
+        self.rule = NULL if rule is None else find_rule(self.table, rule)
+        self.writes = rule not in (None, "gradient")
         self.count = len(parameters)
         self.names, self.parameters = tuple(names), tuple(parameters)
         self.pinned, self.converted = [], []
-        if len(slots) != self.rule.slots:
+        if len(slots) != (self.rule.slots if rule is not None else 0):
             raise ValueError(f"slots must be {self.rule.slots} for {rule}, got {len(slots)}")
-        self.decay = np.zeros(self.count)
+        self.decay, self.scale, self.trust = np.zeros(self.count), np.ones(self.count), np.ones(self.count)
         self.rows = np.zeros(self.count, np.intc) if rows is None else np.array(rows, np.intc)
-        self.decay_view, self.rows_view = self.decay, self.rows
+        self.decay_view, self.scale_view, self.trust_view = self.decay, self.scale, self.trust
+        self.rows_view = self.rows
+        self.keys = np.array([crc32(name.encode()) for name in names], np.uint64)
         self.n_rows = self.rows.max(initial=0) + 1
 
         self.doors = <Door*>allocate(self.count, sizeof(Door))
@@ -310,9 +377,11 @@ cdef class Plan:
         self.work.tasks = <Task*>allocate(self.count, sizeof(Task))
         self.work.hypers = <double*>allocate(self.n_rows * MAX_HYPERS, sizeof(double))
         if self.count:
-            self.work.decay, self.work.rows = &self.decay_view[0], &self.rows_view[0]
-        self.work.update, self.work.total = self.rule.update, table.total
-        self.work.scale = 1
+            self.work.decay, self.work.scale = &self.decay_view[0], &self.scale_view[0]
+            self.work.trust, self.work.rows = &self.trust_view[0], &self.rows_view[0]
+            self.work.keys = &self.keys[0]
+        self.work.total = self.table.total
+        self.work.clip = 1
         for i in range(self.count):
             self.add_task(i, [slot[i] for slot in slots], centralize[i])
         self.cut()
@@ -324,14 +393,27 @@ cdef class Plan:
         PyMem_Free(self.work.hypers)
         PyMem_Free(self.work.chunks)
         PyMem_Free(self.work.blocks)
+        PyMem_Free(self.work.squares)
 
     @property
-    def scale(self):
-        return self.work.scale
+    def clip(self):
+        return self.work.clip
 
-    @scale.setter
-    def scale(self, double value):
-        self.work.scale = value
+    @clip.setter
+    def clip(self, double value):
+        self.work.clip = value
+
+    def round_stochastically(self, seed, step):
+        """Write 16-bit parameters with stochastic rounding in the next step, or to nearest if `seed` is None.
+
+        Parameters
+        ----------
+        seed, step : int
+            With the parameter's name and the number of the element, they are all that the random bits depend on.
+        """
+        self.work.stochastic = seed is not None
+        if seed is not None:
+            self.work.key = mixed(mixed(<uint64_t>seed) ^ <uint64_t>step)
 
     cdef int add_task(self, Py_ssize_t i, list slots, bint centralize) except -1:
         cdef Task* task = &self.work.tasks[i]
@@ -361,7 +443,8 @@ cdef class Plan:
 
     cdef void* pin(self, Py_ssize_t i, array) except? NULL:
         flags = array.flags
-        if not (flags.c_contiguous and flags.aligned and flags.writeable and array.dtype.isnative):
+        writable = flags.writeable or not self.writes
+        if not (writable and flags.c_contiguous and flags.aligned and array.dtype.isnative):
             raise ValueError(
                 f"parameter {self.names[i]!r} and its slots must be writable, C-contiguous, aligned and of native byte "
                 "order")
@@ -377,6 +460,7 @@ cdef class Plan:
             n_chunks += (self.work.tasks[i].size + length - 1) // length
         self.work.chunks = <Chunk*>allocate(n_chunks, sizeof(Chunk))
         self.work.blocks = <Py_ssize_t*>allocate(n_chunks + 1, sizeof(Py_ssize_t))
+        self.work.squares = <double*>allocate(2 * n_chunks, sizeof(double))
         c = 0
         for i in range(self.count):
             length = chunk_length(&self.work.tasks[i])
@@ -412,16 +496,64 @@ cdef class Plan:
             If another thread is inside a step of this plan.
         """
         cdef Py_ssize_t elements
-        if self.busy:
-            raise RuntimeError("an optimizer takes one step at a time, but another thread is inside a step of this one")
-        self.busy = True
+        self.enter()
         try:
+            self.work.update, self.work.measure = self.rule.update, NULL
+            self.work.raw = self.work.until_nan = False
             self.fill(hypers)
             elements = self.collect(gradients)
             self.run(elements)
         finally:
-            self.release()
-            self.busy = False
+            self.leave()
+
+    def measure(self, measure, gradients, hypers=None):
+        """Sum the squares of two quantities over each parameter, in a pass that only reads.
+
+        Parameters
+        ----------
+        measure : {'norm', 'finite', ...}
+            'norm': the parameter and the gradient as it came. 'finite': 0 and, unless all of the gradient is finite,
+            NaN; it stops at the first NaN that it meets. Others belong to a rule, and see what the rule would see.
+        gradients, hypers
+            As for `step`; 'norm' and 'finite' need no hypers.
+
+        Returns
+        -------
+        ndarray of float64, shape (n, 2)
+            Accumulated in float64 and in a fixed order; 0 for a parameter without a gradient.
+        """
+        cdef MeasureKernels* kernels = find_measure(self.table, measure)
+        cdef Py_ssize_t elements, c, n_chunks
+        cdef double[:, ::1] sums = np.zeros((self.count, 2))
+        self.enter()
+        try:
+            self.work.measure = kernels.measure
+            self.work.raw, self.work.until_nan = hypers is None, measure == "finite"
+            if hypers is not None:
+                self.fill(hypers)
+            elements = self.collect(gradients)
+            n_chunks = self.work.blocks[self.work.n_blocks]
+            memset(self.work.squares, 0, 2 * n_chunks * sizeof(double))
+            self.run(elements)
+            for c in range(n_chunks):
+                sums[self.work.chunks[c].task, 0] += self.work.squares[2 * c]
+                sums[self.work.chunks[c].task, 1] += self.work.squares[2 * c + 1]
+        finally:
+            self.leave()
+        return np.asarray(sums)
+
+    cdef int enter(self) except -1:
+        if self.busy:
+            raise RuntimeError("an optimizer takes one step at a time, but another thread is inside a step of this one")
+        self.busy = True
+        return 0
+
+    cdef void leave(self) noexcept:
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            PyBuffer_Release(&self.views[i])    # nothing to do where none is open
+        self.converted.clear()
+        self.busy = False
 
     cdef int fill(self, hypers) except -1:
         cdef Py_ssize_t r
@@ -516,12 +648,6 @@ cdef class Plan:
             with nogil:
                 crew.lead()
         return 0
-
-    cdef void release(self) noexcept:
-        cdef Py_ssize_t i
-        for i in range(self.count):
-            PyBuffer_Release(&self.views[i])    # nothing to do where none is open
-        self.converted.clear()
 
 
 cdef void* allocate(Py_ssize_t count, size_t size) except NULL:

@@ -42,7 +42,7 @@ def transform(names, parameters, gradients, decay=None, centralize=None, scale=1
     plan = Plan("gradient", names, parameters, [results], centralize or [False] * len(results))
     if decay is not None:
         plan.decay[:] = decay
-    plan.scale = scale
+    plan.scale[:] = scale
     if out is not None:
         _check_out(names, parameters, gradients, out)
     plan.step(gradients, [(0.0,)])

@@ -7,6 +7,8 @@ To add a rule: its struct and formula here, its name in `rule_t`, one branch and
 """
 from libc.math cimport sqrt, sqrtf
 
+from .storage cimport Rounding
+
 ctypedef fused real_t:
     float
     double
@@ -19,12 +21,18 @@ cdef inline real_t root(real_t x) noexcept nogil:
         return sqrt(x)
 
 
-# What happens to a gradient before any rule sees it: decay, then centralize, then unscale.
+# What happens to a gradient before any rule sees it: clip, decay, centralize, unscale, in this order.
 ctypedef struct Prologue:
+    double clip             # factor of clipping by norm, 1: none
     double decay            # weight decay times loss scale, 0: none
     double mean             # of the decayed gradient over one output channel, 0: not centralized
     double scale            # reciprocal of the loss scale, 1: none
+    double trust            # factor of the rate for rules that have one per parameter
+    Rounding rounding
 
+
+cdef inline void clip(const Prologue* p, real_t* g) noexcept nogil:
+    g[0] *= <real_t>p.clip
 
 cdef inline void decay(const Prologue* p, real_t* g, real_t w) noexcept nogil:
     # gradients still carry the loss scale, so decay does too; a gradient without decay keeps even the sign of zero
@@ -141,3 +149,27 @@ ctypedef fused rule_t:
     Adam
     AdamNesterov
     AdamAmsgrad
+
+
+# ---- measures: two quantities per element whose squares are summed over a parameter
+
+ctypedef struct Norm:
+    double lr               # not used
+
+cdef inline void norm(real_t w, real_t g, double* x, double* y) noexcept nogil:
+    x[0] = <double>w
+    y[0] = <double>g
+
+
+# g - g is 0 for every finite g and NaN for all others
+ctypedef struct Finite:
+    double lr               # not used
+
+cdef inline void finite(real_t g, double* x, double* y) noexcept nogil:
+    x[0] = 0
+    y[0] = <double>(g - g)
+
+
+ctypedef fused measure_t:
+    Norm
+    Finite

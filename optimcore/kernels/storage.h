@@ -46,6 +46,20 @@ static inline uint16_t float16_from_float32(float value) {
     return (uint16_t)(sign | (magnitude >= 0x477ff000u ? infinite_or_nan : finite));
 }
 
+/* As float16_from_float32, but up or down by chance, so that the expected value is exact. `random` is uniform in 32 bits.
+ * What lies beyond the largest finite value is rounded to nearest. */
+static inline uint16_t float16_from_float32_stochastic(float value, uint32_t random) {
+    uint32_t bits = float32_bits(value);
+    uint32_t magnitude = bits & 0x7fffffffu;
+    uint32_t sign = (bits >> 16) & 0x8000u;
+    uint32_t normal = (magnitude - 0x38000000u + (random & 0x1fffu)) >> 13;
+    /* a count of 2^-24 plus a fraction below 1, cut off; the clamp only keeps unused lanes inside an int */
+    float count = float32_from_bits(magnitude < 0x38800000u ? magnitude : 0u) * 0x1p24f;
+    uint32_t subnormal = (uint32_t)(int32_t)(count + (float)(int32_t)(random >> 8) * 0x1p-24f);
+    uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
+    return magnitude > 0x477fe000u ? float16_from_float32(value) : (uint16_t)(sign | finite);
+}
+
 static inline float float32_from_bfloat16(uint16_t bfloat) {
     return float32_from_bits((uint32_t)bfloat << 16);
 }
@@ -55,6 +69,22 @@ static inline uint16_t bfloat16_from_float32(float value) {
     uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     uint32_t nan = ((bits >> 16) & 0x8000u) | 0x7fc0u;
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+}
+
+static inline uint16_t bfloat16_from_float32_stochastic(float value, uint32_t random) {
+    uint32_t bits = float32_bits(value);
+    uint32_t rounded = (bits + (random & 0xffffu)) >> 16;
+    return (bits & 0x7fffffffu) > 0x7f7f0000u ? bfloat16_from_float32(value) : (uint16_t)rounded;
+}
+
+/* A counter-based generator: 32 bits for element `i` under two keys, two rounds of multiply and xor-shift. */
+static inline uint32_t random_bits(uint32_t i, uint32_t key0, uint32_t key1) {
+    uint32_t x = i * 0x9e3779b9u + key0;
+    x ^= x >> 16;
+    x *= 0x7feb352du;
+    x ^= (x >> 15) ^ key1;
+    x *= 0x846ca68bu;
+    return x ^ (x >> 16);
 }
 
 #endif

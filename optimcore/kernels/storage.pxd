@@ -5,13 +5,22 @@ A layout is five pointers. Parameters and gradients have a storage type; slots a
 which is float for every layout but `Float64`. A rule that has fewer slots leaves the rest NULL. `zero` is 0 in the
 compute type: from it, code that is generic over layouts infers the type of its variables.
 """
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint16_t, uint32_t
 
 cdef extern from "storage.h":
     float float32_from_float16(uint16_t half) noexcept nogil
     uint16_t float16_from_float32(float value) noexcept nogil
     float float32_from_bfloat16(uint16_t bfloat) noexcept nogil
     uint16_t bfloat16_from_float32(float value) noexcept nogil
+    uint16_t float16_from_float32_stochastic(float value, uint32_t random) noexcept nogil
+    uint16_t bfloat16_from_float32_stochastic(float value, uint32_t random) noexcept nogil
+    uint32_t random_bits(uint32_t i, uint32_t key0, uint32_t key1) noexcept nogil
+
+# How the 16-bit storage types are written.
+ctypedef struct Rounding:
+    bint stochastic         # else to nearest even
+    uint32_t key0           # from seed, step and parameter
+    uint32_t key1
 
 ctypedef struct Float32:
     float* w
@@ -98,16 +107,22 @@ cdef inline void load(const layout_t* a, Py_ssize_t i, compute_t* w, compute_t* 
         g[0] = a.g[i]
 
 
-cdef inline void store(const layout_t* a, Py_ssize_t i, compute_t w) noexcept nogil:
-    """Write element i of the parameter, rounded to nearest even where the storage type is narrower."""
+cdef inline void store(const layout_t* a, Py_ssize_t i, compute_t w, const Rounding* r) noexcept nogil:
+    """Write element i of the parameter, rounded where the storage type is narrower."""
     if layout_t is Float64 and compute_t is double:
         a.w[i] = w
     elif layout_t is Float32 and compute_t is float:
         a.w[i] = w
     elif (layout_t is Float16 or layout_t is Float16Mixed) and compute_t is float:
-        a.w[i] = float16_from_float32(w)
+        if r.stochastic:
+            a.w[i] = float16_from_float32_stochastic(w, random_bits(<uint32_t>i, r.key0, r.key1))
+        else:
+            a.w[i] = float16_from_float32(w)
     elif (layout_t is BFloat16 or layout_t is BFloat16Mixed) and compute_t is float:
-        a.w[i] = bfloat16_from_float32(w)
+        if r.stochastic:
+            a.w[i] = bfloat16_from_float32_stochastic(w, random_bits(<uint32_t>i, r.key0, r.key1))
+        else:
+            a.w[i] = bfloat16_from_float32(w)
 
 
 # index of a layout in the kernel tables

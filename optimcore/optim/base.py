@@ -248,7 +248,7 @@ class Optimizer:
             [centralize and c for c in self._centralize],
             self._rows if rows is None else rows,
         )
-        plan.scale = self.reciprocal_scale
+        plan.scale[:] = self.reciprocal_scale
         if not self._dynamic_decay:
             plan.decay[:] = self._scaled_decay()
         self.rule, self._plan = rule, plan
