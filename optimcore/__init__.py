@@ -4,6 +4,7 @@ NumPy arrays in, one fused pass over memory without the GIL, done. The API is th
 """
 
 from optimcore._version import __version__
+from optimcore.kernels.gradient import all_finite, clip_by_global_norm, global_norm
 from optimcore.loss_scale import DynamicLossScaleManager, FixedLossScaleManager
 from optimcore.optim import SGD, Adam, Momentum, Optimizer
 from optimcore.parameter import Parameter, ParameterTuple
@@ -42,9 +43,12 @@ __all__ = [
     "PolynomialDecayLR",
     "WarmUpLR",
     "__version__",
+    "all_finite",
+    "clip_by_global_norm",
     "cosine_decay_lr",
     "exponential_decay_lr",
     "get_num_threads",
+    "global_norm",
     "inverse_decay_lr",
     "natural_exp_decay_lr",
     "piecewise_constant_lr",

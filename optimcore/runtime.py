@@ -125,22 +125,6 @@ def _initial_num_threads():
 _num_threads = _initial_num_threads()
 
 
-def as_array(data, name):
-    """Return `data` as an ndarray, sharing memory where possible.
-
-    Takes ndarrays, anything with ``__array__`` or the buffer protocol, and anything with ``__dlpack__`` on the CPU.
-
-    Raises
-    ------
-    TypeError
-        If nothing of this works, with the exporter's own reason.
-    """
-    try:
-        return np.asarray(data)
-    except Exception as error:
-        raise TypeError(f"{name} must be an array, got {type(data).__name__}: {error}") from error
-
-
 def get_config():
     """Return what `show_config` prints, as a dict."""
     from optimcore.kernels import driver

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import golden_data
+import ml_dtypes
 import numpy as np
 import reference
 
@@ -45,8 +46,15 @@ CASES = [
     Case("Adam", dict(learning_rate=0.01, use_offload=True)),
 ]
 
-# Relative to the largest magnitude of a parameter after a few steps: some roundings of the compute type for each step.
-TOLERANCE = {"float32": 2e-6, "float64": 5e-15}
+DTYPES = {
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+}
+# Relative to the largest magnitude of a parameter after up to five steps: some roundings of the compute type for each
+# step, and one rounding of the storage type, half of 2^-10 or 2^-7.
+TOLERANCE = {"float16": 5 * 2**-11, "bfloat16": 5 * 2**-8, "float32": 2e-6, "float64": 5e-15}
 
 CONV_GROUPS = [
     dict(params=["conv"], grad_centralization=True, weight_decay=0.05),
@@ -75,6 +83,8 @@ def state_of(optimizer):
     """Return everything that a step may change, as bytes by name."""
     state = {p.name: p.data.tobytes() for p in optimizer.parameters}
     for name, value in vars(optimizer).items():
+        if value is optimizer.parameters:
+            continue
         if isinstance(value, optimcore.ParameterTuple):
             state |= {f"{name}/{p.name}": p.data.tobytes() for p in value}
         elif isinstance(value, optimcore.Parameter):

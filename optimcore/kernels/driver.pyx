@@ -26,6 +26,7 @@ from .storage cimport (
 from .table cimport KernelTable, MeasureKernels, RuleKernels, measure_f, total_f, update_f
 
 from optimcore import runtime
+from optimcore.kernels.arrays import as_floats, converted
 
 cdef extern from "Python.h":
     # without the automatic exception: a gradient that does not fit is converted, not refused
@@ -272,6 +273,11 @@ _DTYPES = {
 }
 
 
+def has_kernel(dtype):
+    """Tell whether parameters and gradients of this dtype have kernels."""
+    return dtype.name in _DTYPES
+
+
 def compute_dtype(dtype):
     """Return the dtype that kernels compute in, and slots have, for parameters of `dtype`.
 
@@ -285,7 +291,7 @@ def compute_dtype(dtype):
     TypeError
         If no kernel takes parameters of this dtype.
     """
-    if dtype.name not in _DTYPES:
+    if not has_kernel(dtype):
         raise TypeError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype}")
     return _DTYPES[dtype.name][4]
 
@@ -413,7 +419,7 @@ cdef class Plan:
         """
         self.work.stochastic = seed is not None
         if seed is not None:
-            self.work.key = mixed(mixed(<uint64_t>seed) ^ <uint64_t>step)
+            self.work.key = mixed(mixed(<uint64_t>(seed & 0xffffffffffffffff)) ^ <uint64_t>step)
 
     cdef int add_task(self, Py_ssize_t i, list slots, bint centralize) except -1:
         cdef Task* task = &self.work.tasks[i]
@@ -619,17 +625,12 @@ cdef class Plan:
     cdef object convert(self, Py_ssize_t i, gradient):
         """Copy a gradient of another float dtype or memory order, or say why it cannot be one."""
         parameter = self.parameters[i]
-        array = runtime.as_array(gradient, f"gradients[{i}]")
-        if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
-            raise TypeError(
-                f"gradients[{i}], of parameter {self.names[i]!r}, must be an array of floats, got "
-                f"{array.dtype if isinstance(gradient, np.ndarray) else type(gradient).__name__}")
+        name = f"gradients[{i}], of parameter {self.names[i]!r},"
+        array = as_floats(gradient, name)
         if array.shape != parameter.shape:
-            raise ValueError(
-                f"gradients[{i}], of parameter {self.names[i]!r}, must have shape {parameter.shape}, got {array.shape}")
-        dtype = parameter.dtype if array.dtype.name == parameter.dtype.name else compute_dtype(parameter.dtype)
-        with np.errstate(over="ignore"):    # a float64 value beyond float32 is an infinity there
-            return _bits(np.array(array, dtype, order="C"))
+            raise ValueError(f"{name} must have shape {parameter.shape}, got {array.shape}")
+        same = array.dtype.name == parameter.dtype.name
+        return _bits(converted(array, parameter.dtype if same else compute_dtype(parameter.dtype)))
 
     cdef int run(self, Py_ssize_t elements) except -1:
         cdef long next_block = 0

@@ -56,7 +56,7 @@ class Optimizer:
         As given; one entry per parameter when grouped.
     loss_scale, reciprocal_scale : float
         The loss scale and one over it.
-    unique, target : bool, str
+    unique, target, max_grad_norm, stochastic_rounding : bool, str, float or None, bool
         See these properties.
     is_group, is_group_lr, is_group_params_ordered : bool
         Whether there are groups, rates of their own in them, an ``order_params``.
@@ -125,6 +125,9 @@ class Optimizer:
     """
 
     _plan = None  # made by build_plan in classes whose rule is a kernel
+    _max_grad_norm = None
+    _stochastic_rounding = False
+    rounding_seed = 0
 
     def __init__(self, learning_rate, parameters, weight_decay=0.0, loss_scale=1.0):
         elements, self.is_group = collect(parameters)
@@ -203,6 +206,8 @@ class Optimizer:
         object
             What `construct` returns: True for the optimizers of this package.
         """
+        if self._max_grad_norm is not None and self._plan is None:
+            gradients = gradient.clip_by_global_norm(gradients, self._max_grad_norm * self._loss_scale)
         result = self.construct(gradients)
         self.global_step += 1
         return result
@@ -222,6 +227,11 @@ class Optimizer:
             raise NotImplementedError(f"{type(self).__name__} must define construct(self, gradients)")
         if self._dynamic_decay:
             plan.decay[:] = self._scaled_decay()
+        if self._max_grad_norm is not None:
+            norm = gradient.norm_of(plan.measure("norm", gradients)) * self.reciprocal_scale
+            plan.clip = gradient.clip_factor(norm, self._max_grad_norm)
+        if self._stochastic_rounding:
+            plan.round_stochastically(self.rounding_seed, self.global_step)
         plan.step(gradients, self.hypers())
         return True
 
@@ -470,6 +480,36 @@ class Optimizer:
     @unique.setter
     def unique(self, value):
         self._unique = check_flag("unique", value)
+
+    @property
+    def max_grad_norm(self):
+        """float or None : largest global norm of the gradients; it can be set, None (default) for no limit.
+
+        An extension. If the norm of all gradients of a step, without the loss scale, exceeds it, they are scaled down
+        to it before anything else happens to them, as by `clip_by_global_norm`, but inside the step.
+        """
+        return self._max_grad_norm
+
+    @max_grad_norm.setter
+    def max_grad_norm(self, value):
+        self._max_grad_norm = None if value is None else check_positive("max_grad_norm", value)
+        if value is None and self._plan is not None:
+            self._plan.clip = 1.0
+
+    @property
+    def stochastic_rounding(self):
+        """bool : whether 16-bit parameters are rounded up or down by chance, so that the mean is exact; it can be set.
+
+        An extension, False at first: then to nearest even. The random bits depend on `rounding_seed` (an int, 0 at
+        first), the step, the name of the parameter and the element alone: not on threads, nor on a resume.
+        """
+        return self._stochastic_rounding
+
+    @stochastic_rounding.setter
+    def stochastic_rounding(self, value):
+        self._stochastic_rounding = check_flag("stochastic_rounding", value)
+        if not value and self._plan is not None:
+            self._plan.round_stochastically(None, 0)
 
     @property
     def target(self):
