@@ -22,7 +22,8 @@ cdef void update(
     for i in range(start, stop):
         load(&a, i, &w, &g)
         clip(&p, &g)
-        decay(&p, &g, w)
+        if rule_t not in decoupled_t:
+            decay(&p, &g, w)
         centralize_and_unscale(&p, &g)
         if rule_t is Gradient:
             gradient(g, &a.slot0[i])
@@ -42,6 +43,8 @@ cdef void update(
             adam_nesterov(&h, &w, g, &a.slot0[i], &a.slot1[i])
         elif rule_t is AdamAmsgrad:
             adam_amsgrad(&h, &w, g, &a.slot0[i], &a.slot1[i], &a.slot2[i])
+        elif rule_t is Lamb:
+            lamb(&h, &p, &w, g, &a.slot0[i], &a.slot1[i])
         if rule_t is not Gradient:
             store(&a, i, w, &p.rounding)
 
@@ -75,6 +78,7 @@ cdef void measure(
     double* squares
 ) noexcept nogil:
     """Add up the squares of two quantities over elements start..stop, in float64 and in fixed lanes."""
+    cdef measure_t h = hyper[0]
     cdef layout_t a = arrays[0]
     cdef Prologue p = prologue[0]
     cdef double[<int>LANES] x_lanes
@@ -91,12 +95,15 @@ cdef void measure(
         for i in range(n):
             load(&a, start + i, &w, &g)
             clip(&p, &g)
-            decay(&p, &g, w)
+            if measure_t not in decoupled_t:
+                decay(&p, &g, w)
             centralize_and_unscale(&p, &g)
             if measure_t is Norm:
                 norm(w, g, &x, &y)
             elif measure_t is Finite:
                 finite(g, &x, &y)
+            elif measure_t is Lamb:
+                lamb_norms(&h, &p, w, g, a.slot0[start + i], a.slot1[start + i], &x, &y)
             x_batch[i] = x * x
             y_batch[i] = y * y
         add_to_lanes(x_lanes, x_batch, n)
@@ -132,6 +139,7 @@ cdef void enlist(KernelTable* table, const char* name, int slots, const rule_t* 
     kernels.name = name
     kernels.hypers = sizeof(rule_t) // sizeof(double)
     kernels.slots = slots
+    kernels.decoupled = rule_t in decoupled_t
     kernels.update[<int>FLOAT32] = <update_f>update[rule_t, Float32]
     kernels.update[<int>FLOAT64] = <update_f>update[rule_t, Float64]
     kernels.update[<int>FLOAT16] = <update_f>update[rule_t, Float16]
@@ -164,9 +172,11 @@ enlist[MomentumNesterov](&table, "momentum_nesterov", 1, NULL)
 enlist[Adam](&table, "adam", 2, NULL)
 enlist[AdamNesterov](&table, "adam_nesterov", 2, NULL)
 enlist[AdamAmsgrad](&table, "adam_amsgrad", 3, NULL)
+enlist[Lamb](&table, "lamb", 2, NULL)
 
 enlist_measure[Norm](&table, "norm", NULL)
 enlist_measure[Finite](&table, "finite", NULL)
+enlist_measure[Lamb](&table, "lamb", NULL)
 
 table.total[<int>FLOAT32] = <total_f>total[Float32]
 table.total[<int>FLOAT64] = <total_f>total[Float64]

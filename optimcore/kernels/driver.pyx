@@ -148,6 +148,7 @@ cdef struct Work:
     total_f* total
     measure_f* measure      # if this pass only reads, else NULL
     double* squares         # what it found: two sums for each chunk
+    bint decoupled          # decay is not part of the gradient
     bint raw                # it reads the gradients as they came
     bint until_nan          # it may stop at the first chunk whose sum is NaN
     const int* rows         # hyper row of each task
@@ -179,13 +180,16 @@ cdef void run_chunk(const Work* work, Py_ssize_t c) noexcept nogil:
     cdef total_f total = work.total[<int>task.layout]
     cdef Py_ssize_t start = chunk.start
     cdef Prologue prologue = prologue_of(work, chunk.task)
+    cdef Prologue undecayed = prologue
     if not task.present:
         return
+    if work.decoupled:
+        undecayed.decay = 0
     if task.width == 0 or work.raw:
         run_span(work, c, start, chunk.stop, &prologue)
     else:
         while start < chunk.stop:
-            prologue.mean = total(&task.arrays, start, start + task.width, &prologue) / <double>task.width
+            prologue.mean = total(&task.arrays, start, start + task.width, &undecayed) / <double>task.width
             run_span(work, c, start, start + task.width, &prologue)
             start += task.width
 
@@ -387,6 +391,7 @@ cdef class Plan:
             self.work.trust, self.work.rows = &self.trust_view[0], &self.rows_view[0]
             self.work.keys = &self.keys[0]
         self.work.total = self.table.total
+        self.work.decoupled = self.rule != NULL and self.rule.decoupled
         self.work.clip = 1
         for i in range(self.count):
             self.add_task(i, [slot[i] for slot in slots], centralize[i])
@@ -400,6 +405,11 @@ cdef class Plan:
         PyMem_Free(self.work.chunks)
         PyMem_Free(self.work.blocks)
         PyMem_Free(self.work.squares)
+
+    @property
+    def decoupled(self):
+        """Whether the rule decays the parameter itself instead of through its gradient."""
+        return bool(self.work.decoupled)
 
     @property
     def clip(self):

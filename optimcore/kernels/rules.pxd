@@ -139,6 +139,35 @@ cdef inline void adam_amsgrad(
     w[0] -= <real_t>h.lr * m[0] / (root(vhat[0]) + <real_t>h.eps)
 
 
+# LAMB. Decay is apart from the gradient. The struct also holds 1 / (1 - beta^t), the corrections of the moments' bias;
+# trust, the norm of the parameter over that of its direction, comes from a pass that measures both.
+ctypedef struct Lamb:
+    double lr
+    double beta1
+    double beta2
+    double eps
+    double m_correction
+    double v_correction
+
+cdef inline void lamb_moments(const Lamb* h, real_t g, real_t* m, real_t* v) noexcept nogil:
+    m[0] += (g - m[0]) * <real_t>(1 - h.beta1)
+    v[0] += (g * g - v[0]) * <real_t>(1 - h.beta2)
+
+cdef inline void lamb(const Lamb* h, const Prologue* p, real_t* w, real_t g, real_t* m, real_t* v) noexcept nogil:
+    lamb_moments(h, g, m, v)
+    cdef real_t direction = m[0] * <real_t>h.m_correction / (root(v[0] * <real_t>h.v_correction) + <real_t>h.eps)
+    w[0] -= <real_t>(h.lr * p.trust) * (direction + <real_t>p.decay * w[0])
+
+# The direction whose norm counts has eps inside the root, unlike the one that is taken.
+cdef inline void lamb_norms(
+    const Lamb* h, const Prologue* p, real_t w, real_t g, real_t m, real_t v, double* x, double* y
+) noexcept nogil:
+    lamb_moments(h, g, &m, &v)
+    cdef real_t direction = m * <real_t>h.m_correction / root(v * <real_t>h.v_correction + <real_t>h.eps)
+    x[0] = <double>w
+    y[0] = <double>(direction + <real_t>p.decay * w)
+
+
 ctypedef fused rule_t:
     Gradient
     Sgd
@@ -149,6 +178,11 @@ ctypedef fused rule_t:
     Adam
     AdamNesterov
     AdamAmsgrad
+    Lamb
+
+# rules that read the decay themselves: their gradient goes without
+ctypedef fused decoupled_t:
+    Lamb
 
 
 # ---- measures: two quantities per element whose squares are summed over a parameter
@@ -173,3 +207,4 @@ cdef inline void finite(real_t g, double* x, double* y) noexcept nogil:
 ctypedef fused measure_t:
     Norm
     Finite
+    Lamb

@@ -25,6 +25,7 @@ ctypedef struct RuleKernels:
     const char* name
     int hypers              # doubles in the rule's struct
     int slots
+    bint decoupled          # the rule reads the decay itself; its gradient goes without
     update_f[<int>LAYOUTS] update
 
 ctypedef struct MeasureKernels:

@@ -2,7 +2,9 @@
 
 from .adam import Adam
 from .base import Optimizer
+from .lamb import Lamb
+from .lars import LARS
 from .momentum import Momentum
 from .sgd import SGD
 
-__all__ = ["SGD", "Adam", "Momentum", "Optimizer"]
+__all__ = ["LARS", "SGD", "Adam", "Lamb", "Momentum", "Optimizer"]

@@ -222,9 +222,15 @@ class Optimizer:
         NotImplementedError
             If the class neither overrides it nor has called `build_plan`.
         """
-        plan = self._plan
-        if plan is None:
+        if self._plan is None:
             raise NotImplementedError(f"{type(self).__name__} must define construct(self, gradients)")
+        self.prepare(gradients)
+        self._plan.step(gradients, self.hypers())
+        return True
+
+    def prepare(self, gradients):
+        """Tell the plan what else this step takes: a decay that changes, a limit of the norm, random bits."""
+        plan = self._plan
         if self._dynamic_decay:
             plan.decay[:] = self._scaled_decay()
         if self._max_grad_norm is not None:
@@ -232,8 +238,6 @@ class Optimizer:
             plan.clip = gradient.clip_factor(norm, self._max_grad_norm)
         if self._stochastic_rounding:
             plan.round_stochastically(self.rounding_seed, self.global_step)
-        plan.step(gradients, self.hypers())
-        return True
 
     def build_plan(self, rule, *slots, centralize=True, rows=None):
         """Let a kernel do the steps; a subclass calls it last in its constructor.
@@ -262,6 +266,14 @@ class Optimizer:
         if not self._dynamic_decay:
             plan.decay[:] = self._scaled_decay()
         self.rule, self._plan = rule, plan
+
+    def give_up_decay_and_scale(self):
+        """Leave weight decay and loss scale to a wrapper, for good; return the decay of each parameter."""
+        decay, self._decay = self._decay, [0.0] * self.param_length
+        self._dynamic_decay = self.exec_weight_decay = self.need_scale = False
+        if self._plan is not None:
+            self._plan.decay[:], self._plan.scale[:] = 0.0, 1.0
+        return decay
 
     def hypers(self):
         """Return the numbers of this step for the kernel: one tuple per different rate."""

@@ -3,6 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
+
 from optimcore.kernels import driver
 from optimcore.kernels.driver import Plan
 

@@ -291,7 +291,7 @@ def test_16_bit_step_is_a_float32_step_and_one_rounding(case, dtype):
     wide = case.build(wide_arrays, CONV_GROUPS, weight_decay=0.01)
     for step in range(4):
         gradients = gradients_of(arrays, seed=step)
-        if step % 2:        # gradients in the compute type
+        if step % 2:  # gradients in the compute type
             gradients = tuple(g.astype(np.float32) * np.float32(1.001) for g in gradients)
         narrow(gradients)
         wide(tuple(g.astype(np.float32) for g in gradients))
@@ -320,7 +320,7 @@ def test_clipping_inside_the_step_equals_clipping_before_it(case, dtype):
     arrays, twin = conv_arrays(DTYPES[dtype]), conv_arrays(DTYPES[dtype])
     inside, before = case.build(arrays, weight_decay=0.01), case.build(twin, weight_decay=0.01)
     inside.max_grad_norm = 1.5
-    for step, scale in enumerate([1.0, 0.001, 10.0]):       # beyond, within, beyond the limit
+    for step, scale in enumerate([1.0, 0.001, 10.0]):  # beyond, within, beyond the limit
         gradients = gradients_of(arrays, seed=step, scale=scale)
         inside(gradients)
         before(optimcore.clip_by_global_norm(gradients, 1.5))
@@ -358,7 +358,7 @@ def test_stochastic_rounding_is_exact_on_resume(case, dtype):
     take_steps(whole, arrays, 3)
     resumed.stochastic_rounding, resumed.rounding_seed = True, 5
     resumed(gradients_of(arrays, seed=0))
-    resumed((None, None, None))         # a step that draws for nobody, and does not count
+    resumed((None, None, None))  # a step that draws for nobody, and does not count
     resumed.global_step = 1
     undo_powers(resumed)
     for step in (1, 2):

@@ -1,0 +1,137 @@
+"""LARS."""
+
+import numpy as np
+
+from ..checks import check_finite, check_flag
+from ..kernels import gradient
+from ..kernels.driver import Plan
+from .base import Optimizer
+from .rates import read_decay
+
+__all__ = ["LARS"]
+
+
+def default_filter(parameter):
+    """Tell whether LARS adapts a parameter: neither a bias nor of a layer normalization."""
+    return "LayerNorm" not in parameter.name and "bias" not in parameter.name
+
+
+class LARS(Optimizer):
+    r"""Layer-wise adaptive rate scaling around another optimizer.
+
+    .. math::
+        c = \frac{\kappa \|w\|}{\|g\| + \lambda \|w\| + \epsilon}, \quad g \leftarrow c (g + \lambda w)
+
+    for each parameter that passes the filter, with the gradient `g` after unscaling and the weight decay :math:`\lambda` of
+    the wrapped optimizer; that optimizer then takes its step without a decay of its own. Parameters that do not pass keep
+    their gradient and are not decayed.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        The optimizer to wrap. It gives up its weight decay and unscaling for good: they happen here.
+    epsilon : number, default 1e-5
+        Added to the denominator.
+    coefficient : number, default 1e-3
+        :math:`\kappa`, the trust coefficient.
+    use_clip : bool, default False
+        Whether c is replaced by ``min(c / lr, 1)``, at least 0, so that the rate is never raised.
+    lars_filter : callable, optional
+        ``lars_filter(parameter)`` tells whether a parameter is adapted; by default all whose name holds neither
+        'LayerNorm' nor 'bias'.
+
+    Attributes
+    ----------
+    optimizer : Optimizer
+        The wrapped optimizer. Parameters, rates, slots and `global_step` are its own, and can be read through LARS.
+    lars_flag : tuple of bool
+        What the filter said of each parameter.
+
+    Raises
+    ------
+    TypeError
+        If `optimizer` is not an Optimizer, or an argument of the wrong kind.
+    ValueError
+        If an argument is not finite, or if `use_clip` meets rates that are both dynamic and per group, as in MindSpore.
+
+    Notes
+    -----
+    The norms come from a pass that only reads; everything else happens inside the wrapped optimizer's step, where gradients
+    are centralized after the ratio is known, as in MindSpore. A parameter and a gradient of norm 0 make c = 0.
+
+    References
+    ----------
+    Y. You, I. Gitman and B. Ginsburg, "Large batch training of convolutional networks", 2017, equation 6.
+
+    Examples
+    --------
+    >>> import optimcore as nn
+    >>> w = nn.Parameter([3.0, 4.0], name="w")
+    >>> opt = nn.LARS(nn.SGD([w], learning_rate=1.0), coefficient=0.1)
+    >>> opt([np.array([0.0, 2.0], np.float32)])
+    True
+    >>> w.asnumpy().round(4)
+    array([3. , 3.5], dtype=float32)
+    """
+
+    def __init__(self, optimizer, epsilon=1e-5, coefficient=1e-3, use_clip=False, lars_filter=default_filter):
+        if not isinstance(optimizer, Optimizer) or isinstance(optimizer, LARS):
+            raise TypeError(f"optimizer must be an Optimizer other than LARS, got {type(optimizer).__name__}")
+        self.epsilon = check_finite("epsilon", epsilon)
+        self.coefficient = check_finite("coefficient", coefficient)
+        self.use_clip = check_flag("use_clip", use_clip)
+        if use_clip and optimizer.dynamic_lr and optimizer.is_group_lr:
+            raise ValueError("use_clip must be False with rates that are dynamic and per group, got True")
+        if not callable(lars_filter):
+            raise TypeError(f"lars_filter must be callable, got {lars_filter!r}")
+        self.lars_flag = tuple(bool(lars_filter(p)) for p in optimizer.parameters)
+        self.optimizer = optimizer
+        self._names = [p.name for p in optimizer.parameters]
+        self._arrays = [p.data for p in optimizer.parameters]
+        self._reader = Plan(None, self._names, self._arrays, [], [False] * len(self._arrays))
+        self._taken_decay = optimizer.give_up_decay_and_scale()
+
+    def __getattr__(self, name):
+        # what is not of LARS is of the wrapped optimizer
+        if name == "optimizer":
+            raise AttributeError(name)
+        return getattr(self.optimizer, name)
+
+    @property
+    def global_step(self):
+        """int : that of the wrapped optimizer."""
+        return self.optimizer.global_step
+
+    @global_step.setter
+    def global_step(self, value):
+        self.optimizer.global_step = value
+
+    def __call__(self, gradients):
+        """Do one step of the wrapped optimizer; see `Optimizer.__call__`."""
+        clip, decay, scale = self._factors(self._reader.measure("norm", gradients))
+        plan = self.optimizer._plan
+        if plan is None or plan.decoupled:  # it does not do all of this in its step: it gets new gradients
+            return self.optimizer(
+                gradient.transform(self._names, self._arrays, gradients, decay=decay, scale=scale, clip=clip)
+            )
+        plan.clip, plan.decay[:], plan.scale[:] = clip, decay, scale
+        try:
+            return self.optimizer(gradients)
+        finally:
+            plan.clip, plan.decay[:], plan.scale[:] = 1.0, 0.0, 1.0
+
+    def _factors(self, squares):
+        """Return what happens to the gradients: clip, then decay times loss scale, then scale with the ratio c in it."""
+        unscale = self.optimizer.reciprocal_scale
+        clip = 1.0
+        if self.max_grad_norm is not None:
+            clip = gradient.clip_factor(gradient.norm_of(squares) * unscale, self.max_grad_norm)
+        norm, gradient_norm = np.sqrt(squares).T
+        decay = np.array([read_decay(d, self.global_step) for d in self._taken_decay])
+        divisor = gradient_norm * (clip * unscale) + decay * norm + self.epsilon
+        ratio = np.divide(self.coefficient * norm, divisor, out=np.zeros_like(norm), where=divisor != 0)
+        if self.use_clip:
+            ratio = np.clip(ratio / self.optimizer.get_lr(), 0.0, 1.0)
+        # what does not pass the filter is only unscaled
+        decay = np.where(self.lars_flag, decay / unscale, 0.0)
+        return clip, decay, np.where(self.lars_flag, ratio * unscale, unscale)
