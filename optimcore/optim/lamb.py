@@ -22,8 +22,8 @@ class Lamb(Optimizer):
         w_t = w_{t-1} - r \eta
         \Bigl(\frac{\hat m_t}{\sqrt{\hat v_t} + \epsilon} + \lambda w_{t-1}\Bigr)
 
-    with rate :math:`\eta`, weight decay :math:`\lambda`, t = 1 in the first step, and for each parameter the trust ratio
-    :math:`r = \|w\| / \|\hat m / \sqrt{\hat v + \epsilon} + \lambda w\|`, at most 10, and 1 where a norm is 0.
+    with rate :math:`\eta`, weight decay :math:`\lambda`, t = 1 in the first step, and for each parameter the trust
+    ratio :math:`r = \|w\| / \|\hat m / \sqrt{\hat v + \epsilon} + \lambda w\|`, at most 10, and 1 where a norm is 0.
 
     Parameters
     ----------

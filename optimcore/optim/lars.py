@@ -22,9 +22,9 @@ class LARS(Optimizer):
     .. math::
         c = \frac{\kappa \|w\|}{\|g\| + \lambda \|w\| + \epsilon}, \quad g \leftarrow c (g + \lambda w)
 
-    for each parameter that passes the filter, with the gradient `g` after unscaling and the weight decay :math:`\lambda` of
-    the wrapped optimizer; that optimizer then takes its step without a decay of its own. Parameters that do not pass keep
-    their gradient and are not decayed.
+    for each parameter that passes the filter, with the gradient `g` after unscaling and the weight decay
+    :math:`\lambda` of the wrapped optimizer; that optimizer then takes its step without a decay of its own. Parameters
+    that do not pass keep their gradient and are not decayed.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ class LARS(Optimizer):
 
     Notes
     -----
-    The norms come from a pass that only reads; everything else happens inside the wrapped optimizer's step, where gradients
-    are centralized after the ratio is known, as in MindSpore. A parameter and a gradient of norm 0 make c = 0.
+    The norms come from a pass that only reads; everything else happens inside the wrapped optimizer's step, where
+    gradients are centralized after the ratio is known, as in MindSpore. Where w, g and epsilon are all 0, so is c.
 
     References
     ----------
@@ -121,7 +121,7 @@ class LARS(Optimizer):
             plan.clip, plan.decay[:], plan.scale[:] = 1.0, 0.0, 1.0
 
     def _factors(self, squares):
-        """Return what happens to the gradients: clip, then decay times loss scale, then scale with the ratio c in it."""
+        """Return what happens to the gradients: clip, decay times loss scale, and scale, which c is part of."""
         unscale = self.optimizer.reciprocal_scale
         clip = 1.0
         if self.max_grad_norm is not None:

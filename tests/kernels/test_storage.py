@@ -59,7 +59,7 @@ def test_all_patterns_in(isa, dtype):
 
 
 def interesting_float32(dtype):
-    """Every value of the 16-bit type, the halfway points between neighbours, what lies next to those, and random bits."""
+    """Every 16-bit value, the halfway points between neighbours, what lies next to those, and random bits."""
     with np.errstate(all="ignore"):
         exact = patterns(dtype).astype(np.float32)
         halfway = (exact[:-1].astype(np.float64) + exact[1:].astype(np.float64)).astype(np.float32) / np.float32(2)
