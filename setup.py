@@ -11,7 +11,11 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # Equal bits on every machine: no -ffast-math, no -march=native, no fused multiply-add.
-COMMON = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-Werror=double-promotion"]
+COMMON = [
+    *("-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-Werror=double-promotion"),
+    # gcc inlines until a file has grown by 40 %; a loop that then calls a function is not vectorized
+    "--param=inline-unit-growth=1000",
+]
 ISA_FLAGS = {
     "baseline": [],
     "avx2": ["-mavx2"],
