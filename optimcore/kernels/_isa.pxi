@@ -43,6 +43,30 @@ cdef void update(
             adam_nesterov(&h, &w, g, &a.slot0[i], &a.slot1[i])
         elif rule_t is AdamAmsgrad:
             adam_amsgrad(&h, &w, g, &a.slot0[i], &a.slot1[i], &a.slot2[i])
+        elif rule_t is AdamWeightDecay:
+            adam_weight_decay(&h, &p, &w, g, &a.slot0[i], &a.slot1[i])
+        elif rule_t is Adamax:
+            adamax(&h, &w, g, &a.slot0[i], &a.slot1[i])
+        elif rule_t is Adagrad:
+            adagrad(&h, &w, g, &a.slot0[i])
+        elif rule_t is AdagradFrozen:
+            adagrad_frozen(&h, &w, g, &a.slot0[i])
+        elif rule_t is Adadelta:
+            adadelta(&h, &w, g, &a.slot0[i], &a.slot1[i])
+        elif rule_t is Asgd:
+            asgd(&h, &w, g, &a.slot0[i])
+        elif rule_t is Rprop:
+            rprop(&h, &w, g, &a.slot0[i], &a.slot1[i])
+        elif rule_t is Ftrl:
+            ftrl(&h, &w, g, &a.slot0[i], &a.slot1[i])
+        elif rule_t is FtrlPower:
+            ftrl_power(&h, &w, g, &a.slot0[i], &a.slot1[i])
+        elif rule_t is ProximalAdagrad:
+            proximal_adagrad(&h, &w, g, &a.slot0[i])
+        elif rule_t is Rmsprop:
+            rmsprop(&h, &w, g, &a.slot0[i], &a.slot1[i])
+        elif rule_t is RmspropCentered:
+            rmsprop_centered(&h, &w, g, &a.slot0[i], &a.slot1[i], &a.slot2[i])
         elif rule_t is Lamb:
             lamb(&h, &p, &w, g, &a.slot0[i], &a.slot1[i])
         if rule_t is not Gradient:
@@ -172,6 +196,18 @@ enlist[MomentumNesterov](&table, "momentum_nesterov", 1, NULL)
 enlist[Adam](&table, "adam", 2, NULL)
 enlist[AdamNesterov](&table, "adam_nesterov", 2, NULL)
 enlist[AdamAmsgrad](&table, "adam_amsgrad", 3, NULL)
+enlist[AdamWeightDecay](&table, "adam_weight_decay", 2, NULL)
+enlist[Adamax](&table, "adamax", 2, NULL)
+enlist[Adagrad](&table, "adagrad", 1, NULL)
+enlist[AdagradFrozen](&table, "adagrad_frozen", 1, NULL)
+enlist[Adadelta](&table, "adadelta", 2, NULL)
+enlist[Asgd](&table, "asgd", 1, NULL)
+enlist[Rprop](&table, "rprop", 2, NULL)
+enlist[Ftrl](&table, "ftrl", 2, NULL)
+enlist[FtrlPower](&table, "ftrl_power", 2, NULL)
+enlist[ProximalAdagrad](&table, "proximal_adagrad", 1, NULL)
+enlist[Rmsprop](&table, "rmsprop", 2, NULL)
+enlist[RmspropCentered](&table, "rmsprop_centered", 3, NULL)
 enlist[Lamb](&table, "lamb", 2, NULL)
 
 enlist_measure[Norm](&table, "norm", NULL)

@@ -5,7 +5,7 @@ A struct holds the hyperparameters of one step, as doubles, the learning rate fi
 them once to the compute type. `w` is the parameter, `g` the gradient after the prologue, the rest are slots.
 To add a rule: its struct and formula here, its name in `rule_t`, one branch and one line in `_isa.pxi`.
 """
-from libc.math cimport sqrt, sqrtf
+from libc.math cimport fabs, fabsf, pow, powf, sqrt, sqrtf
 
 from .storage cimport Rounding
 
@@ -19,6 +19,30 @@ cdef inline real_t root(real_t x) noexcept nogil:
         return sqrtf(x)
     else:
         return sqrt(x)
+
+
+cdef inline real_t power(real_t x, real_t exponent) noexcept nogil:
+    if real_t is float:
+        return powf(x, exponent)
+    else:
+        return pow(x, exponent)
+
+
+cdef inline real_t magnitude(real_t x) noexcept nogil:
+    if real_t is float:
+        return fabsf(x)
+    else:
+        return fabs(x)
+
+
+cdef inline real_t sign(real_t x) noexcept nogil:
+    # the last x is a zero, or a NaN that must not get lost
+    return <real_t>1 if x > <real_t>0 else (<real_t>-1 if x < <real_t>0 else x)
+
+
+cdef inline real_t clamp(real_t x, real_t least, real_t most) noexcept nogil:
+    # a NaN stays one
+    return most if x > most else (least if x < least else x)
 
 
 # What happens to a gradient before any rule sees it: clip, decay, centralize, unscale, in this order.
@@ -139,6 +163,175 @@ cdef inline void adam_amsgrad(
     w[0] -= <real_t>h.lr * m[0] / (root(vhat[0]) + <real_t>h.eps)
 
 
+# Decay is apart from the gradient: it reaches the parameter undivided by the root. No bias correction.
+ctypedef struct AdamWeightDecay:
+    double lr
+    double beta1
+    double beta2
+    double eps
+
+cdef inline void adam_weight_decay(
+    const AdamWeightDecay* h, const Prologue* p, real_t* w, real_t g, real_t* m, real_t* v
+) noexcept nogil:
+    m[0] += (g - m[0]) * <real_t>(1 - h.beta1)
+    v[0] += (g * g - v[0]) * <real_t>(1 - h.beta2)
+    w[0] -= <real_t>h.lr * (m[0] / (root(v[0]) + <real_t>h.eps) + <real_t>p.decay * w[0])
+
+
+# lr already holds the bias correction 1 / (1 - beta1^t)
+ctypedef struct Adamax:
+    double lr
+    double beta1
+    double beta2
+    double eps
+
+cdef inline void adamax(const Adamax* h, real_t* w, real_t g, real_t* m, real_t* v) noexcept nogil:
+    m[0] += (g - m[0]) * <real_t>(1 - h.beta1)
+    v[0] *= <real_t>h.beta2
+    v[0] = v[0] if v[0] > magnitude(g) else magnitude(g)
+    w[0] -= <real_t>h.lr * m[0] / (v[0] + <real_t>h.eps)
+
+
+ctypedef struct Adagrad:
+    double lr
+    double eps
+
+cdef inline void adagrad(const Adagrad* h, real_t* w, real_t g, real_t* acc) noexcept nogil:
+    acc[0] += g * g
+    w[0] -= <real_t>h.lr * g / root(acc[0] + <real_t>h.eps)
+
+
+# Adagrad that keeps its accumulator as it is
+ctypedef struct AdagradFrozen:
+    double lr
+    double eps
+
+cdef inline void adagrad_frozen(const AdagradFrozen* h, real_t* w, real_t g, const real_t* acc) noexcept nogil:
+    w[0] -= <real_t>h.lr * g / root(acc[0] + <real_t>h.eps)
+
+
+# acc, acc_update: mean squares of the gradient and of the movement
+ctypedef struct Adadelta:
+    double lr
+    double rho
+    double eps
+
+cdef inline void adadelta(const Adadelta* h, real_t* w, real_t g, real_t* acc, real_t* acc_update) noexcept nogil:
+    acc[0] = <real_t>h.rho * acc[0] + <real_t>(1 - h.rho) * g * g
+    cdef real_t delta = root(acc_update[0] + <real_t>h.eps) * g / root(acc[0] + <real_t>h.eps)
+    acc_update[0] = <real_t>h.rho * acc_update[0] + <real_t>(1 - h.rho) * delta * delta
+    w[0] -= <real_t>h.lr * delta
+
+
+# lr: eta of this step; keep: 1 - lambd * eta; mu: weight of the parameter in its average, 1 replaces the average
+ctypedef struct Asgd:
+    double lr
+    double keep
+    double mu
+
+cdef inline void asgd(const Asgd* h, real_t* w, real_t g, real_t* average) noexcept nogil:
+    w[0] = w[0] * <real_t>h.keep - <real_t>h.lr * g
+    average[0] = w[0] if h.mu == 1 else average[0] + (w[0] - average[0]) * <real_t>h.mu
+
+
+# first: not 0 in the first step of a parameter, the only one in which lr counts
+ctypedef struct Rprop:
+    double lr
+    double minus
+    double plus
+    double least
+    double most
+    double first
+
+cdef inline void rprop(const Rprop* h, real_t* w, real_t g, real_t* previous, real_t* size) noexcept nogil:
+    # the product of the signs, because that of the gradients may underflow
+    cdef real_t agree = sign(g) * sign(previous[0])
+    cdef real_t factor = <real_t>h.plus if agree > <real_t>0 else (<real_t>h.minus if agree < <real_t>0 else <real_t>1)
+    size[0] = (<real_t>h.lr if h.first != 0 else size[0]) * factor
+    size[0] = clamp(size[0], <real_t>h.least, <real_t>h.most)
+    previous[0] = <real_t>0 if agree < <real_t>0 else g
+    w[0] -= sign(previous[0]) * size[0]
+
+
+# The two FTRL rules differ in how fast the rate falls: n^(-1/2), or n^power with a power <= 0 at the price of `pow`.
+ctypedef struct Ftrl:
+    double lr
+    double l1
+    double l2
+
+cdef inline void ftrl(const Ftrl* h, real_t* w, real_t g, real_t* acc, real_t* linear) noexcept nogil:
+    cdef real_t old = root(acc[0])
+    acc[0] += g * g
+    ftrl_solve(w, g, linear, old, root(acc[0]), <real_t>(1 / h.lr), <real_t>h.l1, <real_t>(2 * h.l2))
+
+
+ctypedef struct FtrlPower:
+    double lr
+    double l1
+    double l2
+    double power
+
+cdef inline void ftrl_power(const FtrlPower* h, real_t* w, real_t g, real_t* acc, real_t* linear) noexcept nogil:
+    cdef real_t old = power(acc[0], <real_t>-h.power)
+    acc[0] += g * g
+    cdef real_t new = power(acc[0], <real_t>-h.power)
+    ftrl_solve(w, g, linear, old, new, <real_t>(1 / h.lr), <real_t>h.l1, <real_t>(2 * h.l2))
+
+
+cdef inline void ftrl_solve(
+    real_t* w, real_t g, real_t* linear, real_t old, real_t new, real_t inverse_lr, real_t l1, real_t twice_l2
+) noexcept nogil:
+    """Minimize the FTRL model of the loss, whose curvature grows from `old` to `new` over the rate."""
+    linear[0] += g - (new - old) * inverse_lr * w[0]
+    cdef real_t solution = (clamp(linear[0], -l1, l1) - linear[0]) / (new * inverse_lr + twice_l2)
+    # not only a shortcut: 0 / 0 where there has been no gradient yet
+    w[0] = <real_t>0 if magnitude(linear[0]) <= l1 else solution
+
+
+ctypedef struct ProximalAdagrad:
+    double lr
+    double l1
+    double l2
+
+cdef inline void proximal_adagrad(const ProximalAdagrad* h, real_t* w, real_t g, real_t* acc) noexcept nogil:
+    acc[0] += g * g
+    cdef real_t rate = <real_t>h.lr / root(acc[0])
+    cdef real_t threshold = rate * <real_t>h.l1
+    w[0] -= rate * g
+    w[0] = (w[0] - clamp(w[0], -threshold, threshold)) / (<real_t>1 + <real_t>h.l2 * rate)
+
+
+# In both RMSProp rules eps is inside the root.
+ctypedef struct Rmsprop:
+    double lr
+    double decay
+    double momentum
+    double eps
+
+cdef inline void rmsprop(const Rmsprop* h, real_t* w, real_t g, real_t* ms, real_t* moment) noexcept nogil:
+    ms[0] += (g * g - ms[0]) * <real_t>(1 - h.decay)
+    moment[0] = <real_t>h.momentum * moment[0] + <real_t>h.lr * g / root(ms[0] + <real_t>h.eps)
+    w[0] -= moment[0]
+
+
+ctypedef struct RmspropCentered:
+    double lr
+    double decay
+    double momentum
+    double eps
+
+cdef inline void rmsprop_centered(
+    const RmspropCentered* h, real_t* w, real_t g, real_t* ms, real_t* moment, real_t* mg
+) noexcept nogil:
+    ms[0] += (g * g - ms[0]) * <real_t>(1 - h.decay)
+    mg[0] += (g - mg[0]) * <real_t>(1 - h.decay)
+    cdef real_t variance = ms[0] - mg[0] * mg[0] + <real_t>h.eps
+    cdef real_t moved = <real_t>h.momentum * moment[0] + <real_t>h.lr * g / root(variance)
+    # the difference may round below 0: such an element rests for this step
+    w[0] = w[0] if variance <= <real_t>0 else w[0] - moved
+    moment[0] = moment[0] if variance <= <real_t>0 else moved
+
+
 # LAMB. Decay is apart from the gradient. The struct also holds 1 / (1 - beta^t), the corrections of the moments' bias;
 # trust, the norm of the parameter over that of its direction, comes from a pass that measures both.
 ctypedef struct Lamb:
@@ -178,10 +371,23 @@ ctypedef fused rule_t:
     Adam
     AdamNesterov
     AdamAmsgrad
+    AdamWeightDecay
+    Adamax
+    Adagrad
+    AdagradFrozen
+    Adadelta
+    Asgd
+    Rprop
+    Ftrl
+    FtrlPower
+    ProximalAdagrad
+    Rmsprop
+    RmspropCentered
     Lamb
 
 # rules that read the decay themselves: their gradient goes without
 ctypedef fused decoupled_t:
+    AdamWeightDecay
     Lamb
 
 
