@@ -1,5 +1,6 @@
 """From the argument `parameters` to one entry per parameter."""
 
+import sys
 import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -13,8 +14,6 @@ from .rates import check_decay, make_rate
 __all__ = ["Entry", "collect", "plain_entries", "read_groups"]
 
 GROUP_KEYS = ("params", "lr", "weight_decay", "grad_centralization", "order_params")
-# The line of the user, seen from the warning: through read_groups, Optimizer and its subclass.
-_STACKLEVEL = 6
 
 
 class Entry(NamedTuple):
@@ -140,7 +139,16 @@ def _warn_of_ignored_keys(i, group):
     ignored = [key for key in group if key != "order_params"]
     if ignored:
         text = f"keys beside 'order_params' are ignored: parameters[{i}] has {ignored}"
-        warnings.warn(text, UserWarning, stacklevel=_STACKLEVEL)
+        warnings.warn(text, UserWarning, stacklevel=_level_of_user())
+
+
+def _level_of_user():
+    """Return the `stacklevel`, for a warning of the caller, of the first line outside of this package."""
+    package = __name__.partition(".")[0]
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _check_order(name, order, grouped):

@@ -4,12 +4,12 @@ import numpy as np
 
 from ..checks import check_at_least, check_flag
 from ..parameter import Parameter, ParameterTuple
-from .base import Optimizer
+from .first_step import FirstStepOptimizer
 
 __all__ = ["SGD"]
 
 
-class SGD(Optimizer):
+class SGD(FirstStepOptimizer):
     r"""Stochastic gradient descent with momentum, dampening and the variant of Nesterov.
 
     .. math::
@@ -75,15 +75,11 @@ class SGD(Optimizer):
             )
         super().__init__(learning_rate, params, weight_decay, loss_scale)
         self.accum = self.make_slot("accum")
-        self.flags = np.ones(self.param_length, np.float32)
         self.stat = self._views_of_flags()
         if self.momentum == 0:
             self.build_plan("sgd")
         else:
-            first_rows = [2 * row + 1 for row in self._rows]
-            rule = "sgd_nesterov" if nesterov else "sgd_momentum"
-            self.build_plan(rule, self.accum, rows=first_rows)
-        self._waiting = self.momentum > 0
+            self.build_plan_with_first_step("sgd_nesterov" if nesterov else "sgd_momentum", self.accum)
 
     def _views_of_flags(self):
         """Show each flag in the shape of its parameter without spending the memory."""
@@ -100,17 +96,3 @@ class SGD(Optimizer):
         u = self.momentum
         steady, first = (u, u, 1.0 - self.dampening), (u, 0.0, 1.0)
         return [(lr, *row) for lr in rates for row in (steady, first)]
-
-    def construct(self, gradients):
-        """Update the parameters, then note which of them have had their first step."""
-        result = super().construct(gradients)
-        if self._waiting:
-            self._end_first_steps(gradients)
-        return result
-
-    def _end_first_steps(self, gradients):
-        for i, gradient in enumerate(gradients):
-            if gradient is not None:
-                self.flags[i] = 0.0
-                self._plan.rows[i] = 2 * self._rows[i]
-        self._waiting = bool(self.flags.any())
