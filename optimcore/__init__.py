@@ -6,7 +6,14 @@ NumPy arrays in, one fused pass over memory without the GIL, done. The API is th
 from optimcore._version import __version__
 from optimcore.kernels.gradient import all_finite, clip_by_global_norm, global_norm
 from optimcore.loss_scale import DynamicLossScaleManager, FixedLossScaleManager
-from optimcore.optim import LARS, SGD, Adam, Lamb, Momentum, Optimizer
+from optimcore.optim import (
+    LARS,
+    SGD,
+    Adam,
+    Lamb,
+    Momentum,
+    Optimizer,
+)
 from optimcore.parameter import Parameter, ParameterTuple
 from optimcore.runtime import get_num_threads, set_num_threads, show_config
 from optimcore.schedules import (

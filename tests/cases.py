@@ -25,11 +25,24 @@ class Case(NamedTuple):
         parameters = {name: optimcore.Parameter(a, name=name) for name, a in arrays.items()}
         if groups is not None:
             groups = [{**g, "params": [parameters[name] for name in g["params"]]} for g in groups]
-        return getattr(optimcore, self.cls)(groups or list(parameters.values()), **{**self.kwargs, **extra})
+        kwargs = {**self.kwargs, **extra}
+        if not self.rule.unscales:
+            kwargs.pop("loss_scale", None)
+        return getattr(optimcore, self.cls)(groups or list(parameters.values()), **kwargs)
 
     def oracle(self, arrays, groups=None, **extra):
         """Return the float64 reference of the same optimizer."""
         return reference.Reference(self.cls, arrays, {**self.kwargs, **extra}, groups)
+
+    @property
+    def rule(self):
+        """The oracle's rule, which says what the class does with gradients and rates."""
+        return self.oracle({}).rule
+
+    @property
+    def conv_groups(self):
+        """Groups for `conv_arrays`, with a rate of its own in one of them where the class takes it."""
+        return [{k: g[k] for k in g if k != "lr" or self.rule.takes_any_rate} for g in CONV_GROUPS]
 
 
 CASES = [
@@ -89,6 +102,8 @@ def state_of(optimizer):
             state |= {f"{name}/{p.name}": p.data.tobytes() for p in value}
         elif isinstance(value, optimcore.Parameter):
             state[name] = value.data.tobytes()
+        elif isinstance(value, np.ndarray) and not name.startswith("_"):
+            state[name] = value.tobytes()
     state["global_step"] = optimizer.global_step
     return state
 

@@ -42,6 +42,7 @@ class Rule:
     couples_decay = True  # weight decay joins the gradient; otherwise `step` receives it as wd
     centralizes = True  # honours grad_centralization of a group
     unscales = True  # divides by the loss scale
+    takes_any_rate = True  # rates may change from step to step, and groups have rates of their own
     filters_names = True  # no decay for 'beta' and 'gamma' when not grouped
     lazy = False  # of a row gradient, only the rows present are updated
     shared = ()  # names of scalars that belong to the optimizer, not to a parameter
@@ -219,7 +220,9 @@ class Adadelta(Rule):
 
 @dataclass
 class ASGD(Rule):
-    """Averaged SGD; eta is set for the next step, so a dynamic rate acts one step late."""
+    """Averaged SGD; eta is set for the next step, so a dynamic rate acts one step late.
+
+    t counts the steps of the parameter, not of the optimizer."""
 
     learning_rate = 0.1
     lambd: float = 1e-4
@@ -228,9 +231,10 @@ class ASGD(Rule):
     unscales = False
 
     def init(self, w):
-        return {"ax": np.zeros_like(w), "mu": np.float64(1.0), "eta": np.float64(0.0)}
+        return {"ax": np.zeros_like(w), "mu": np.float64(1.0), "eta": np.float64(0.0), "steps": 0}
 
     def step(self, w, g, s, lr, t, wd):
+        t = s["steps"] = s["steps"] + 1
         eta = lr if t == 1 else s["eta"]
         w = w * (1 - self.lambd * eta) - eta * g
         s["ax"] = w if s["mu"] == 1 else s["ax"] + (w - s["ax"]) * s["mu"]
@@ -241,7 +245,7 @@ class ASGD(Rule):
 
 @dataclass
 class Rprop(Rule):
-    """Only the rate of step 1 counts: it is the first step size."""
+    """Only the rate of the parameter's own step 1 counts: it is the first step size."""
 
     learning_rate = 0.1
     etas: tuple = (0.5, 1.2)
@@ -249,11 +253,11 @@ class Rprop(Rule):
     unscales = False
 
     def init(self, w):
-        return {"prev": np.zeros_like(w), "step_size": np.zeros_like(w)}
+        return {"prev": np.zeros_like(w), "step_size": np.zeros_like(w), "first": True}
 
     def step(self, w, g, s, lr, t, wd):
-        if t == 1:
-            s["step_size"] = np.full_like(w, lr)
+        if s["first"]:
+            s["step_size"], s["first"] = np.full_like(w, lr), False
         minus, plus = self.etas
         agree = np.sign(g * s["prev"])
         factor = np.where(agree > 0, plus, np.where(agree < 0, minus, 1.0))
@@ -271,6 +275,7 @@ class FTRL(Rule):
     lr_power: float = -0.5
     l1: float = 0.0
     l2: float = 0.0
+    takes_any_rate = False
     filters_names = False
     lazy = True
 

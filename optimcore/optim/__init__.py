@@ -7,4 +7,11 @@ from .lars import LARS
 from .momentum import Momentum
 from .sgd import SGD
 
-__all__ = ["LARS", "SGD", "Adam", "Lamb", "Momentum", "Optimizer"]
+__all__ = [
+    "LARS",
+    "SGD",
+    "Adam",
+    "Lamb",
+    "Momentum",
+    "Optimizer",
+]
