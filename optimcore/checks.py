@@ -38,6 +38,14 @@ def check_at_least(name, value, least):
     return number
 
 
+def check_fraction(name, value):
+    """Return the number `value` as a float in (0, 1)."""
+    number = check_finite(name, value)
+    if not 0 < number < 1:
+        raise ValueError(f"{name} must be in (0, 1), got {value}")
+    return number
+
+
 def check_count(name, value):
     """Return `value` as an int >= 1; a float is refused even when it is whole."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):

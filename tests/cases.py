@@ -57,6 +57,12 @@ CASES = [
     Case("Adam", dict(learning_rate=0.01, use_nesterov=True)),
     Case("Adam", dict(learning_rate=0.01, use_amsgrad=True)),
     Case("Adam", dict(learning_rate=0.01, use_offload=True)),
+    Case("LazyAdam", dict(learning_rate=0.01, beta1=0.8, eps=1e-3)),
+    Case("LazyAdam", dict(learning_rate=0.01, use_nesterov=True)),
+    Case("AdamOffload", dict(learning_rate=0.01, beta1=0.8, eps=1e-3)),
+    Case("AdamOffload", dict(learning_rate=0.01, use_nesterov=True)),
+    Case("AdamWeightDecay", dict(learning_rate=0.01)),
+    Case("AdamWeightDecay", dict(learning_rate=0.01, beta1=0.8, beta2=0.95, eps=1e-3, weight_decay=0.1)),
 ]
 
 DTYPES = {

@@ -1,9 +1,10 @@
 """Optimizers: the base class and one module per family, named as in MindSpore."""
 
-from .adam import Adam
+from .adam import Adam, AdamOffload, AdamWeightDecay
 from .base import Optimizer
 from .lamb import Lamb
 from .lars import LARS
+from .lazyadam import LazyAdam
 from .momentum import Momentum
 from .sgd import SGD
 
@@ -11,7 +12,10 @@ __all__ = [
     "LARS",
     "SGD",
     "Adam",
+    "AdamOffload",
+    "AdamWeightDecay",
     "Lamb",
+    "LazyAdam",
     "Momentum",
     "Optimizer",
 ]

@@ -1,14 +1,14 @@
-"""Adam."""
+"""Adam, and its variants without centralization and with decoupled weight decay."""
 
 import math
 
 import numpy as np
 
-from ..checks import check_finite, check_flag, check_positive
+from ..checks import check_flag, check_fraction, check_positive
 from ..parameter import Parameter
 from .base import Optimizer
 
-__all__ = ["Adam"]
+__all__ = ["Adam", "AdamOffload", "AdamWeightDecay"]
 
 
 class Adam(Optimizer):
@@ -89,8 +89,8 @@ class Adam(Optimizer):
         use_amsgrad=False,
         **kwargs,
     ):
-        self.beta1 = check_beta("beta1", beta1)
-        self.beta2 = check_beta("beta2", beta2)
+        self.beta1 = check_fraction("beta1", beta1)
+        self.beta2 = check_fraction("beta2", beta2)
         self.eps = check_positive("eps", eps)
         self.use_locking = check_flag("use_locking", use_locking)
         self.use_nesterov = check_flag("use_nesterov", use_nesterov)
@@ -127,12 +127,116 @@ class Adam(Optimizer):
         return result
 
 
-def check_beta(name, value):
-    """Return the number `value` as a float in (0, 1)."""
-    number = check_finite(name, value)
-    if not 0 < number < 1:
-        raise ValueError(f"{name} must be in (0, 1), got {value}")
-    return number
+class AdamOffload(Adam):
+    """Adam whose gradients are never centralized: ``Adam(..., use_offload=True)`` under a name of its own.
+
+    In MindSpore the step of this class runs on the host; here every step does.
+
+    Parameters
+    ----------
+    params, learning_rate, beta1, beta2, eps, use_locking, use_nesterov, weight_decay, loss_scale
+        See `Adam`, which also describes the slots.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Adam`.
+
+    Examples
+    --------
+    >>> import optimcore as nn
+    >>> w = nn.Parameter([1.0, 2.0], name="w")
+    >>> opt = nn.AdamOffload([w], learning_rate=0.5)
+    >>> opt([np.array([3.0, -4.0], np.float32)])
+    True
+    >>> w.asnumpy().round(4)
+    array([0.5, 2.5], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        params,
+        learning_rate=1e-3,
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-8,
+        use_locking=False,
+        use_nesterov=False,
+        weight_decay=0.0,
+        loss_scale=1.0,
+    ):
+        super().__init__(
+            params,
+            learning_rate,
+            beta1,
+            beta2,
+            eps,
+            use_locking,
+            use_nesterov,
+            weight_decay,
+            loss_scale,
+            use_offload=True,
+        )
+
+
+class AdamWeightDecay(Optimizer):
+    r"""Adam with decoupled weight decay and without bias correction.
+
+    .. math::
+        m_t = \beta_1 m_{t-1} + (1 - \beta_1) g_t, \quad
+        v_t = \beta_2 v_{t-1} + (1 - \beta_2) g_t^2, \quad
+        w_t = w_{t-1} - \eta \left(\frac{m_t}{\sqrt{v_t} + \epsilon} + \lambda w_{t-1}\right)
+
+    with rate :math:`\eta` and weight decay :math:`\lambda`, which does not go through the moments. AdamW of the paper
+    and of torch corrects the bias of the moments; this rule, from BERT, does not. Gradients are taken as they are:
+    there is no loss scale and no centralization, as in MindSpore.
+
+    Parameters
+    ----------
+    params, learning_rate, weight_decay
+        See `Optimizer`, also for which parameters are decayed. The rate is 1e-3 by default.
+    beta1, beta2 : number, default 0.9 and 0.999
+        Decay of the moments, in (0, 1).
+    eps : number, default 1e-6
+        Epsilon > 0, added to the root.
+
+    Attributes
+    ----------
+    moments1, moments2 : ParameterTuple
+        m and v, 0 at first. Their names begin with ``adam_m`` and ``adam_v``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of its range; see also `Optimizer`.
+
+    References
+    ----------
+    I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", 2019, algorithm 2 without the bias correction.
+
+    Examples
+    --------
+    >>> import optimcore as nn
+    >>> w = nn.Parameter([1.0, 2.0], name="w")
+    >>> opt = nn.AdamWeightDecay([w], learning_rate=0.5, beta2=0.99, weight_decay=0.5)
+    >>> opt([np.array([3.0, -4.0], np.float32)])
+    True
+    >>> w.asnumpy().round(4)
+    array([0.25, 2.  ], dtype=float32)
+    """
+
+    def __init__(self, params, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-6, weight_decay=0.0):
+        self.beta1 = check_fraction("beta1", beta1)
+        self.beta2 = check_fraction("beta2", beta2)
+        self.eps = check_positive("eps", eps)
+        super().__init__(learning_rate, params, weight_decay)
+        self.moments1 = self.make_slot("adam_m")
+        self.moments2 = self.make_slot("adam_v")
+        self.build_plan("adam_weight_decay", self.moments1, self.moments2, centralize=False)
+
+    def hyper(self, lr):
+        """Return the rate, the betas and eps."""
+        return (lr, self.beta1, self.beta2, self.eps)
 
 
 def _check_modes(use_amsgrad, **kwargs):

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from ..checks import check_positive
-from .adam import check_beta
+from ..checks import check_fraction, check_positive
 from .base import Optimizer
 
 __all__ = ["Lamb"]
@@ -64,8 +63,8 @@ class Lamb(Optimizer):
     """
 
     def __init__(self, params, learning_rate, beta1=0.9, beta2=0.999, eps=1e-6, weight_decay=0.0):
-        self.beta1 = check_beta("beta1", beta1)
-        self.beta2 = check_beta("beta2", beta2)
+        self.beta1 = check_fraction("beta1", beta1)
+        self.beta2 = check_fraction("beta2", beta2)
         self.eps = check_positive("eps", eps)
         super().__init__(learning_rate, params, weight_decay)
         self.moments1 = self.make_slot("lamb_m")

@@ -1,11 +1,11 @@
-"""Tests of what is particular to Adam: its arguments, slots and powers."""
+"""Tests of what is particular to Adam, AdamOffload and AdamWeightDecay: their arguments, slots and powers."""
 
 import inspect
 
 import numpy as np
 import pytest
 
-from optimcore import Adam, Parameter
+from optimcore import Adam, AdamOffload, AdamWeightDecay, Parameter
 
 
 def make(*args, **kwargs):
@@ -142,3 +142,90 @@ def test_offload_never_centralizes():
             results[centralize, use_offload] = w.asnumpy().tolist()
     assert results[True, True] == results[False, True] == results[False, False]
     assert results[True, False] != results[False, False]
+
+
+# ---- AdamOffload
+
+
+def test_signature_of_offload():
+    assert str(inspect.signature(AdamOffload)) == (
+        "(params, learning_rate=0.001, beta1=0.9, beta2=0.999, eps=1e-08, use_locking=False, use_nesterov=False, "
+        "weight_decay=0.0, loss_scale=1.0)"
+    )
+
+
+def test_offload_is_adam_with_use_offload():
+    arguments = {"learning_rate": 0.1, "beta1": 0.5, "beta2": 0.6, "eps": 0.5, "weight_decay": 0.1, "loss_scale": 2.0}
+    arguments |= {"use_locking": True, "use_nesterov": True}
+    opt = AdamOffload([Parameter(np.ones(2, np.float32), "w")], **arguments)
+    assert (opt.use_offload, opt.use_lazy, opt.use_amsgrad, opt.use_locking) == (True, False, False, True)
+    assert steps(opt) == steps(make(**arguments))
+    with pytest.raises(ValueError, match="eps must be > 0, got 0"):
+        AdamOffload(opt.parameters, eps=0)
+
+
+# ---- AdamWeightDecay
+
+
+def make_decoupled(*args, **kwargs):
+    """Return an AdamWeightDecay with a parameter that is decayed and one that is not."""
+    parameters = [Parameter(np.ones(2, np.float32), name) for name in ("w", "gamma")]
+    return AdamWeightDecay(parameters, *args, **kwargs)
+
+
+def test_signature_of_weight_decay():
+    assert str(inspect.signature(AdamWeightDecay)) == (
+        "(params, learning_rate=0.001, beta1=0.9, beta2=0.999, eps=1e-06, weight_decay=0.0)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"beta1": 0}, ValueError, r"beta1 must be in \(0, 1\), got 0"),
+        ({"beta2": True}, TypeError, "beta2 must be a number, got True"),
+        ({"eps": 0}, ValueError, "eps must be > 0, got 0"),
+        ({"weight_decay": -0.1}, ValueError, r"weight_decay must be >= 0, got -0\.1"),
+        ({"loss_scale": 2.0}, TypeError, "loss_scale"),
+    ],
+)
+def test_arguments_of_weight_decay_are_checked(arguments, error, message):
+    with pytest.raises(error, match=message):
+        make_decoupled(**arguments)
+
+
+def test_slots_of_weight_decay():
+    opt = make_decoupled()
+    assert [p.name for p in (*opt.moments1, *opt.moments2)] == ["adam_m.w", "adam_m.gamma", "adam_v.w", "adam_v.gamma"]
+    for slot in (*opt.moments1, *opt.moments2):
+        assert (slot.shape, slot.dtype) == ((2,), np.float32)
+        np.testing.assert_array_equal(slot, 0)
+
+
+def test_decay_stays_out_of_the_moments():
+    opt = make_decoupled(0.5, weight_decay=0.25)
+    opt((np.zeros(2, np.float32),) * 2)
+    np.testing.assert_array_equal(opt.parameters[0], 1 - 0.5 * 0.25)
+    np.testing.assert_array_equal(opt.parameters[1], 1)  # by its name
+    for slot in (*opt.moments1, *opt.moments2):
+        np.testing.assert_array_equal(slot, 0)
+
+
+def test_decoupled_decay_by_group_and_by_step():
+    w, gamma = (Parameter(np.ones(2, np.float32), name) for name in ("w", "gamma"))
+    groups = [{"params": [w], "weight_decay": lambda step: 0.5 * step}, {"params": [gamma]}]
+    opt = AdamWeightDecay(groups, 0.5, weight_decay=0.25)
+    for expected in [(1, 0.875), (0.75, 0.875**2)]:
+        opt((np.zeros(2, np.float32),) * 2)
+        assert (w[0], gamma[0]) == expected
+
+
+def test_weight_decay_never_centralizes():
+    rng = np.random.default_rng(0)
+    gradient = rng.standard_normal((2, 3, 3)).astype(np.float32)
+    results = []
+    for centralize in (False, True):
+        w = Parameter(np.ones((2, 3, 3), np.float32), "w")
+        AdamWeightDecay([{"params": [w], "grad_centralization": centralize}], 0.1, eps=1.0)([gradient])
+        results.append(w.asnumpy().tolist())
+    assert results[0] == results[1]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from optimcore import SGD, ExponentialDecayLR, Optimizer, Parameter, ParameterTuple
+from optimcore import SGD, Adam, ExponentialDecayLR, LazyAdam, Optimizer, Parameter, ParameterTuple
 
 
 def make(*names, shape=(2,)):
@@ -296,10 +296,11 @@ def test_other_keys_beside_order_params_are_ignored_with_a_warning():
     assert len(caught) == 1
 
 
-def test_warning_points_to_the_line_of_the_user():
+@pytest.mark.parametrize("cls", [SGD, Adam, LazyAdam])
+def test_warning_points_to_the_line_of_the_user(cls):
     a = make("a")
     with pytest.warns(UserWarning, match="order_params") as caught:
-        SGD([{"params": a}, {"order_params": a, "lr": 0.1}])
+        cls([{"params": a}, {"order_params": a, "lr": 0.1}])
     assert caught[0].filename == __file__
 
 
