@@ -10,6 +10,7 @@ from optimcore.optim import (
     LARS,
     SGD,
     Adam,
+    AdaMax,
     AdamOffload,
     AdamWeightDecay,
     Lamb,
@@ -39,6 +40,7 @@ from optimcore.schedules import (
 __all__ = [
     "LARS",
     "SGD",
+    "AdaMax",
     "Adam",
     "AdamOffload",
     "AdamWeightDecay",

@@ -63,6 +63,8 @@ CASES = [
     Case("AdamOffload", dict(learning_rate=0.01, use_nesterov=True)),
     Case("AdamWeightDecay", dict(learning_rate=0.01)),
     Case("AdamWeightDecay", dict(learning_rate=0.01, beta1=0.8, beta2=0.95, eps=1e-3, weight_decay=0.1)),
+    Case("AdaMax", dict(learning_rate=0.01)),
+    Case("AdaMax", dict(learning_rate=0.01, beta1=0.8, beta2=0.5, eps=1e-3)),
 ]
 
 DTYPES = {

@@ -1,6 +1,7 @@
 """Optimizers: the base class and one module per family, named as in MindSpore."""
 
 from .adam import Adam, AdamOffload, AdamWeightDecay
+from .adamax import AdaMax
 from .base import Optimizer
 from .lamb import Lamb
 from .lars import LARS
@@ -11,6 +12,7 @@ from .sgd import SGD
 __all__ = [
     "LARS",
     "SGD",
+    "AdaMax",
     "Adam",
     "AdamOffload",
     "AdamWeightDecay",
