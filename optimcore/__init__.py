@@ -9,6 +9,7 @@ from optimcore.loss_scale import DynamicLossScaleManager, FixedLossScaleManager
 from optimcore.optim import (
     LARS,
     SGD,
+    Adagrad,
     Adam,
     AdaMax,
     AdamOffload,
@@ -41,6 +42,7 @@ __all__ = [
     "LARS",
     "SGD",
     "AdaMax",
+    "Adagrad",
     "Adam",
     "AdamOffload",
     "AdamWeightDecay",

@@ -65,6 +65,9 @@ CASES = [
     Case("AdamWeightDecay", dict(learning_rate=0.01, beta1=0.8, beta2=0.95, eps=1e-3, weight_decay=0.1)),
     Case("AdaMax", dict(learning_rate=0.01)),
     Case("AdaMax", dict(learning_rate=0.01, beta1=0.8, beta2=0.5, eps=1e-3)),
+    Case("Adagrad", dict(learning_rate=0.1)),
+    Case("Adagrad", dict(learning_rate=0.1, accum=0.0)),
+    Case("Adagrad", dict(learning_rate=0.1, accum=0.5, update_slots=False)),
 ]
 
 DTYPES = {

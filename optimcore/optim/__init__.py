@@ -1,5 +1,6 @@
 """Optimizers: the base class and one module per family, named as in MindSpore."""
 
+from .ada_grad import Adagrad
 from .adam import Adam, AdamOffload, AdamWeightDecay
 from .adamax import AdaMax
 from .base import Optimizer
@@ -13,6 +14,7 @@ __all__ = [
     "LARS",
     "SGD",
     "AdaMax",
+    "Adagrad",
     "Adam",
     "AdamOffload",
     "AdamWeightDecay",

@@ -1,0 +1,65 @@
+"""Adagrad."""
+
+from ..checks import check_at_least, check_flag
+from .base import Optimizer
+
+__all__ = ["Adagrad"]
+
+EPSILON = 1e-8
+
+
+class Adagrad(Optimizer):
+    r"""Gradient descent with a rate that falls, per element, with the squared gradients so far.
+
+    .. math::
+        a_t = a_{t-1} + g_t^2, \quad w_t = w_{t-1} - \eta \frac{g_t}{\sqrt{a_t + 10^{-8}}}
+
+    with rate :math:`\eta`. The constant inside the root is that of MindSpore 2.10, whose documentation leaves it out;
+    it matters only where a is near 0. torch puts its epsilon outside the root, Keras inside.
+
+    Parameters
+    ----------
+    params, learning_rate, weight_decay, loss_scale
+        See `Optimizer`. The rate is 1e-3 by default.
+    accum : number, default 0.1
+        Initial value of a, >= 0.
+    update_slots : bool, default True
+        Whether a grows; if False it keeps its values. MindSpore 2.10 ignores False on CPU, against its documentation;
+        here it works.
+
+    Attributes
+    ----------
+    accum : ParameterTuple
+        a, `accum` at first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of its range; see also `Optimizer`.
+
+    References
+    ----------
+    J. Duchi, E. Hazan and Y. Singer, "Adaptive subgradient methods for online learning and stochastic optimization",
+    2011, figure 1 with a diagonal matrix.
+
+    Examples
+    --------
+    >>> import optimcore as nn
+    >>> w = nn.Parameter([1.0, 2.0], name="w")
+    >>> opt = nn.Adagrad([w], accum=0.0, learning_rate=0.5)
+    >>> opt([np.array([3.0, -4.0], np.float32)])
+    True
+    >>> w.asnumpy()
+    array([0.5, 2.5], dtype=float32)
+    """
+
+    def __init__(self, params, accum=0.1, learning_rate=1e-3, update_slots=True, loss_scale=1.0, weight_decay=0.0):
+        initial = check_at_least("accum", accum, 0)
+        self.update_slots = check_flag("update_slots", update_slots)
+        super().__init__(learning_rate, params, weight_decay, loss_scale)
+        self.accum = self.make_slot("accum", initial)
+        self.build_plan("adagrad" if update_slots else "adagrad_frozen", self.accum)
+
+    def hyper(self, lr):
+        """Return rate and epsilon."""
+        return (lr, EPSILON)
