@@ -9,6 +9,7 @@ from optimcore.loss_scale import DynamicLossScaleManager, FixedLossScaleManager
 from optimcore.optim import (
     LARS,
     SGD,
+    Adadelta,
     Adagrad,
     Adam,
     AdaMax,
@@ -42,6 +43,7 @@ __all__ = [
     "LARS",
     "SGD",
     "AdaMax",
+    "Adadelta",
     "Adagrad",
     "Adam",
     "AdamOffload",

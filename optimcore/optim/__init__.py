@@ -1,6 +1,7 @@
 """Optimizers: the base class and one module per family, named as in MindSpore."""
 
 from .ada_grad import Adagrad
+from .adadelta import Adadelta
 from .adam import Adam, AdamOffload, AdamWeightDecay
 from .adamax import AdaMax
 from .base import Optimizer
@@ -14,6 +15,7 @@ __all__ = [
     "LARS",
     "SGD",
     "AdaMax",
+    "Adadelta",
     "Adagrad",
     "Adam",
     "AdamOffload",
