@@ -7,6 +7,7 @@ from optimcore._version import __version__
 from optimcore.kernels.gradient import all_finite, clip_by_global_norm, global_norm
 from optimcore.loss_scale import DynamicLossScaleManager, FixedLossScaleManager
 from optimcore.optim import (
+    ASGD,
     LARS,
     SGD,
     Adadelta,
@@ -40,6 +41,7 @@ from optimcore.schedules import (
 )
 
 __all__ = [
+    "ASGD",
     "LARS",
     "SGD",
     "AdaMax",

@@ -70,6 +70,8 @@ CASES = [
     Case("Adagrad", dict(learning_rate=0.1, accum=0.5, update_slots=False)),
     Case("Adadelta", dict(learning_rate=1.0)),
     Case("Adadelta", dict(learning_rate=1.0, rho=0.5, epsilon=1e-2)),
+    Case("ASGD", dict(learning_rate=0.1)),
+    Case("ASGD", dict(learning_rate=0.1, lambd=0.1, alpha=0.5, t0=1.0)),
 ]
 
 DTYPES = {

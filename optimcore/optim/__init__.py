@@ -4,6 +4,7 @@ from .ada_grad import Adagrad
 from .adadelta import Adadelta
 from .adam import Adam, AdamOffload, AdamWeightDecay
 from .adamax import AdaMax
+from .asgd import ASGD
 from .base import Optimizer
 from .lamb import Lamb
 from .lars import LARS
@@ -12,6 +13,7 @@ from .momentum import Momentum
 from .sgd import SGD
 
 __all__ = [
+    "ASGD",
     "LARS",
     "SGD",
     "AdaMax",
