@@ -20,6 +20,7 @@ from optimcore.optim import (
     LazyAdam,
     Momentum,
     Optimizer,
+    Rprop,
 )
 from optimcore.parameter import Parameter, ParameterTuple
 from optimcore.runtime import get_num_threads, set_num_threads, show_config
@@ -64,6 +65,7 @@ __all__ = [
     "Parameter",
     "ParameterTuple",
     "PolynomialDecayLR",
+    "Rprop",
     "WarmUpLR",
     "__version__",
     "all_finite",

@@ -72,6 +72,8 @@ CASES = [
     Case("Adadelta", dict(learning_rate=1.0, rho=0.5, epsilon=1e-2)),
     Case("ASGD", dict(learning_rate=0.1)),
     Case("ASGD", dict(learning_rate=0.1, lambd=0.1, alpha=0.5, t0=1.0)),
+    Case("Rprop", dict(learning_rate=0.1)),
+    Case("Rprop", dict(learning_rate=0.1, etas=(0.4, 1.3), step_sizes=(0.08, 0.15))),
 ]
 
 DTYPES = {

@@ -10,6 +10,7 @@ from .lamb import Lamb
 from .lars import LARS
 from .lazyadam import LazyAdam
 from .momentum import Momentum
+from .rprop import Rprop
 from .sgd import SGD
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "LazyAdam",
     "Momentum",
     "Optimizer",
+    "Rprop",
 ]
