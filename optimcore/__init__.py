@@ -8,6 +8,7 @@ from optimcore.kernels.gradient import all_finite, clip_by_global_norm, global_n
 from optimcore.loss_scale import DynamicLossScaleManager, FixedLossScaleManager
 from optimcore.optim import (
     ASGD,
+    FTRL,
     LARS,
     SGD,
     Adadelta,
@@ -43,6 +44,7 @@ from optimcore.schedules import (
 
 __all__ = [
     "ASGD",
+    "FTRL",
     "LARS",
     "SGD",
     "AdaMax",

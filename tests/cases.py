@@ -74,6 +74,10 @@ CASES = [
     Case("ASGD", dict(learning_rate=0.1, lambd=0.1, alpha=0.5, t0=1.0)),
     Case("Rprop", dict(learning_rate=0.1)),
     Case("Rprop", dict(learning_rate=0.1, etas=(0.4, 1.3), step_sizes=(0.08, 0.15))),
+    Case("FTRL", dict(learning_rate=0.1)),
+    Case("FTRL", dict(learning_rate=0.1, initial_accum=0.0, l1=0.5, l2=0.1)),
+    Case("FTRL", dict(learning_rate=0.1, lr_power=-0.3, l1=0.5, l2=0.1)),
+    Case("FTRL", dict(learning_rate=0.1, lr_power=0.0)),
 ]
 
 DTYPES = {

@@ -6,6 +6,7 @@ from .adam import Adam, AdamOffload, AdamWeightDecay
 from .adamax import AdaMax
 from .asgd import ASGD
 from .base import Optimizer
+from .ftrl import FTRL
 from .lamb import Lamb
 from .lars import LARS
 from .lazyadam import LazyAdam
@@ -15,6 +16,7 @@ from .sgd import SGD
 
 __all__ = [
     "ASGD",
+    "FTRL",
     "LARS",
     "SGD",
     "AdaMax",
