@@ -21,6 +21,7 @@ from optimcore.optim import (
     LazyAdam,
     Momentum,
     Optimizer,
+    ProximalAdagrad,
     Rprop,
 )
 from optimcore.parameter import Parameter, ParameterTuple
@@ -67,6 +68,7 @@ __all__ = [
     "Parameter",
     "ParameterTuple",
     "PolynomialDecayLR",
+    "ProximalAdagrad",
     "Rprop",
     "WarmUpLR",
     "__version__",

@@ -78,6 +78,8 @@ CASES = [
     Case("FTRL", dict(learning_rate=0.1, initial_accum=0.0, l1=0.5, l2=0.1)),
     Case("FTRL", dict(learning_rate=0.1, lr_power=-0.3, l1=0.5, l2=0.1)),
     Case("FTRL", dict(learning_rate=0.1, lr_power=0.0)),
+    Case("ProximalAdagrad", dict(learning_rate=0.1)),
+    Case("ProximalAdagrad", dict(learning_rate=0.1, accum=0.0, l1=0.5, l2=0.1)),
 ]
 
 DTYPES = {

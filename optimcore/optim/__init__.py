@@ -11,6 +11,7 @@ from .lamb import Lamb
 from .lars import LARS
 from .lazyadam import LazyAdam
 from .momentum import Momentum
+from .proximal_ada_grad import ProximalAdagrad
 from .rprop import Rprop
 from .sgd import SGD
 
@@ -29,5 +30,6 @@ __all__ = [
     "LazyAdam",
     "Momentum",
     "Optimizer",
+    "ProximalAdagrad",
     "Rprop",
 ]
