@@ -22,6 +22,7 @@ from optimcore.optim import (
     Momentum,
     Optimizer,
     ProximalAdagrad,
+    RMSProp,
     Rprop,
 )
 from optimcore.parameter import Parameter, ParameterTuple
@@ -69,6 +70,7 @@ __all__ = [
     "ParameterTuple",
     "PolynomialDecayLR",
     "ProximalAdagrad",
+    "RMSProp",
     "Rprop",
     "WarmUpLR",
     "__version__",

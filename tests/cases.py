@@ -80,6 +80,10 @@ CASES = [
     Case("FTRL", dict(learning_rate=0.1, lr_power=0.0)),
     Case("ProximalAdagrad", dict(learning_rate=0.1)),
     Case("ProximalAdagrad", dict(learning_rate=0.1, accum=0.0, l1=0.5, l2=0.1)),
+    Case("RMSProp", dict(learning_rate=0.01)),
+    Case("RMSProp", dict(learning_rate=0.01, decay=0.8, momentum=0.9, epsilon=1e-3)),
+    Case("RMSProp", dict(learning_rate=0.01, centered=True)),
+    Case("RMSProp", dict(learning_rate=0.01, decay=0.8, momentum=0.9, epsilon=1e-3, centered=True)),
 ]
 
 DTYPES = {

@@ -12,6 +12,7 @@ from .lars import LARS
 from .lazyadam import LazyAdam
 from .momentum import Momentum
 from .proximal_ada_grad import ProximalAdagrad
+from .rmsprop import RMSProp
 from .rprop import Rprop
 from .sgd import SGD
 
@@ -31,5 +32,6 @@ __all__ = [
     "Momentum",
     "Optimizer",
     "ProximalAdagrad",
+    "RMSProp",
     "Rprop",
 ]
