@@ -32,7 +32,7 @@ def element_loops(c_file):
             continue
         if re.match(r"\s*for \(", line):
             open_loops.append([number, depth, False])
-        elif open_loops and re.search(r"_load\(", line):
+        elif open_loops and re.search(r"_load(?:_gradient)?\(", line):
             open_loops[-1][2] = True
         elif open_loops and scalar.search(line):
             open_loops[-1][2] = False

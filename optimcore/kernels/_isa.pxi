@@ -3,10 +3,22 @@
 cdef extern from "platform.h":
     const char* COMPILER
     const char* OPTIMCORE_FLAGS     # of this module, from setup.py
+    void prefetch(const void* address) noexcept nogil
+
+ctypedef fused row_t:       # layouts of rows of gradients: values in `g`, sums in `slot0`
+    Float32
+    Float64
+    Float16
+    BFloat16
+
+ctypedef fused index_t:
+    int32_t
+    int64_t
 
 cdef enum:
     LANES = 16              # of every reduction, whatever the width of a vector: equal bits on every ISA
     BATCH = 256             # elements that a reduction converts at once
+    MERGE_AHEAD = 8         # rows between the one that is summed and the one that is fetched from memory
 
 
 cdef void update(
@@ -156,6 +168,36 @@ cdef inline double sum_of_lanes(const double* lanes) noexcept nogil:
     return result
 
 
+cdef void merge(const row_t* arrays, const int32_t* slots, Py_ssize_t k, Py_ssize_t width) noexcept nogil:
+    """Sum the rows that share a slot, in order of occurrence."""
+    cdef row_t a = arrays[0]
+    cdef Py_ssize_t j, i, slot, seen = 0
+    row = a.slot0
+    g = a.zero
+    for j in range(k):
+        prefetch(&a.slot0[slots[min(j + MERGE_AHEAD, k - 1)] * width])
+        slot = slots[j]
+        row = &a.slot0[slot * width]
+        if slot == seen:        # slots are numbered in order of first appearance
+            seen += 1
+            for i in range(width):
+                load_gradient(&a, j * width + i, &g)
+                row[i] = g
+        else:
+            for i in range(width):
+                load_gradient(&a, j * width + i, &g)
+                row[i] += g
+
+
+cdef void bounds(const index_t* indices, Py_ssize_t k, index_t* lowest, index_t* highest) noexcept nogil:
+    cdef index_t low = indices[0], high = indices[0]
+    cdef Py_ssize_t j
+    for j in range(k):
+        low = min(low, indices[j])
+        high = max(high, indices[j])
+    lowest[0], highest[0] = low, high
+
+
 cdef void enlist(KernelTable* table, const char* name, int slots, const rule_t* hyper) noexcept nogil:
     """Enter the loops of one rule, for every layout; `hyper` only says which rule."""
     cdef RuleKernels* kernels = &table.rules[table.rule_count]
@@ -220,6 +262,13 @@ table.total[<int>FLOAT16] = <total_f>total[Float16]
 table.total[<int>BFLOAT16] = <total_f>total[BFloat16]
 table.total[<int>FLOAT16_MIXED] = <total_f>total[Float16Mixed]
 table.total[<int>BFLOAT16_MIXED] = <total_f>total[BFloat16Mixed]
+
+table.merge[<int>FLOAT32] = <merge_f>merge[Float32]
+table.merge[<int>FLOAT64] = <merge_f>merge[Float64]
+table.merge[<int>FLOAT16] = <merge_f>merge[Float16]
+table.merge[<int>BFLOAT16] = <merge_f>merge[BFloat16]
+table.bounds32 = <bounds_f>bounds[int32_t]
+table.bounds64 = <bounds_f>bounds[int64_t]
 
 compiler, flags = COMPILER.decode(), OPTIMCORE_FLAGS.decode()
 kernel_table = PyCapsule_New(&table, "optimcore.kernel_table", NULL)

@@ -2,6 +2,9 @@
 #ifndef OPTIMCORE_PLATFORM_H
 #define OPTIMCORE_PLATFORM_H
 
+#include <stdlib.h>
+#include <string.h>
+
 #ifdef _WIN32
 #include <windows.h>
 static inline void yield_thread(void) { SwitchToThread(); }
@@ -15,6 +18,33 @@ static inline void yield_thread(void) { sched_yield(); }
 static inline long fetch_add(long *counter, long amount) { return _InterlockedExchangeAdd(counter, amount); }
 #else
 static inline long fetch_add(long *counter, long amount) { return __atomic_fetch_add(counter, amount, __ATOMIC_SEQ_CST); }
+#endif
+
+/* Zeroed memory for a table that is read at random; release it with free(). Large pages save most of the time that
+ * address translation takes; where the system has none, or a table is small, this is calloc. */
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+static inline void *allocate_table(size_t nbytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    const size_t page = (size_t)1 << 21;
+    void *table;
+    if (nbytes >= page / 2) {
+        nbytes = (nbytes + page - 1) / page * page;
+        if (posix_memalign(&table, page, nbytes) != 0)
+            return NULL;
+        madvise(table, nbytes, MADV_HUGEPAGE);      /* advice: without it everything works as well */
+        return memset(table, 0, nbytes);
+    }
+#endif
+    return calloc(nbytes, 1);
+}
+
+/* ask for a cache line that will be written soon; any address is allowed, also one that is not mapped */
+#ifdef _MSC_VER
+static inline void prefetch(const void *address) { (void)address; }
+#else
+static inline void prefetch(const void *address) { __builtin_prefetch(address, 1); }
 #endif
 
 /* the compiler's own check also asks whether the operating system saves the wide registers */

@@ -107,6 +107,18 @@ cdef inline void load(const layout_t* a, Py_ssize_t i, compute_t* w, compute_t* 
         g[0] = a.g[i]
 
 
+cdef inline void load_gradient(const layout_t* a, Py_ssize_t i, compute_t* g) noexcept nogil:
+    """Read element i of the gradient alone: there may be no parameter."""
+    if layout_t is Float64 and compute_t is double:
+        g[0] = a.g[i]
+    elif (layout_t is Float32 or layout_t is Float16Mixed or layout_t is BFloat16Mixed) and compute_t is float:
+        g[0] = a.g[i]
+    elif layout_t is Float16 and compute_t is float:
+        g[0] = float32_from_float16(a.g[i])
+    elif layout_t is BFloat16 and compute_t is float:
+        g[0] = float32_from_bfloat16(a.g[i])
+
+
 cdef inline void store(const layout_t* a, Py_ssize_t i, compute_t w, const Rounding* r) noexcept nogil:
     """Write element i of the parameter, rounded where the storage type is narrower."""
     if layout_t is Float64 and compute_t is double:

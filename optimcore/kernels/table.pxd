@@ -1,4 +1,6 @@
 """The kernel table: what one ISA build offers to the driver, handed over in a capsule."""
+from libc.stdint cimport int32_t
+
 from .storage cimport LAYOUTS
 from .rules cimport Prologue
 
@@ -16,6 +18,13 @@ ctypedef double (*total_f)(
 ctypedef void (*measure_f)(
     const void* hyper, const void* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue, double* squares
 ) noexcept nogil
+
+# smallest and largest of k >= 1 indices (int32 or int64)
+ctypedef void (*bounds_f)(const void* indices, Py_ssize_t k, void* lowest, void* highest) noexcept nogil
+
+# Sum rows of the gradient into rows of slot0, row j into row slots[j]. Slots are numbered in order of first appearance;
+# the first row of a slot is copied.
+ctypedef void (*merge_f)(const void* arrays, const int32_t* slots, Py_ssize_t k, Py_ssize_t width) noexcept nogil
 
 cdef enum:
     MAX_RULES = 64
@@ -38,3 +47,6 @@ ctypedef struct KernelTable:
     int measure_count
     MeasureKernels[<int>MAX_MEASURES] measures
     total_f[<int>LAYOUTS] total
+    merge_f[<int>LAYOUTS] merge
+    bounds_f bounds32
+    bounds_f bounds64
