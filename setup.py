@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from glob import glob
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -22,7 +23,7 @@ ISA_FLAGS = {
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"],
 }
 KERNELS = "optimcore/kernels"
-HEADERS = [f"{KERNELS}/{name}" for name in ("platform.h", "storage.h", "storage.pxd", "rules.pxd", "table.pxd")]
+HEADERS = [f"{KERNELS}/{name}" for name in ("platform.h", "storage.h")] + sorted(glob(f"{KERNELS}/*.pxd"))
 
 # A checkout is strict; an sdist also builds with a later Cython that warns about something new.
 Options.warning_errors = Path(".ci").is_dir()
@@ -42,6 +43,7 @@ def extension(name, flags, depends):
 EXTENSIONS = [
     *(extension(f"_isa_{isa}", COMMON + flags, [*HEADERS, f"{KERNELS}/_isa.pxi"]) for isa, flags in ISA_FLAGS.items()),
     extension("driver", ["-O2", "-g0"], HEADERS),
+    extension("unique", [*COMMON, "-g0"], HEADERS),
 ]
 
 

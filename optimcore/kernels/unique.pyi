@@ -1,0 +1,25 @@
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+class Workspace:
+    nbytes: int
+    probes: int
+    def __enter__(self) -> Workspace: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+    def skip_numbers(self, base: int) -> None: ...
+
+def storage_of(dtype: np.dtype) -> tuple[int, np.dtype]: ...
+def bounds(indices: NDArray[np.integer]) -> tuple[int, int]: ...
+def unique(
+    indices: NDArray[np.integer], return_inverse: bool, return_counts: bool, workspace: Workspace
+) -> tuple[NDArray[np.integer], ...]: ...
+def merge_rows(
+    indices: NDArray[np.integer], values: NDArray, workspace: Workspace
+) -> tuple[NDArray[np.integer], NDArray[np.floating]]: ...

@@ -1,0 +1,467 @@
+# cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False
+"""Number indices in order of first appearance, and sum rows that share an index.
+
+There are three ways to number indices, chosen by what the indices look like: a comparison with the index before
+while they are in order, a direct table where their range is near their count, a hash table otherwise.
+
+Both tables hold numbers that count on from call to call. An entry below the first number of this call is as good as
+empty, so a table that is kept is never cleared until numbers run out.
+"""
+from functools import cache
+
+import numpy as np
+
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
+from libc.stdint cimport UINT32_MAX, int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+
+from .driver cimport active_table
+from .storage cimport BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Arrays, Layout
+from .table cimport KernelTable
+
+from optimcore.kernels.driver import compute_dtype
+
+cdef extern from "platform.h":
+    void prefetch(const void* address) noexcept nogil
+    void* allocate_table(size_t nbytes) noexcept nogil
+
+cdef enum:
+    DIRECT_RANGE = 16       # a direct table may have this many entries for each index,
+    SMALL_RANGE = 128       # or this many
+    SMALL_TABLE = 1 << 20   # while it has no more entries than this
+    DIRECT_AHEAD = 32       # indices between the one that is looked up and the one whose entry is fetched
+    HASH_BATCH = 256        # indices that are hashed, and their entries fetched, at once
+
+cdef struct Memory:
+    void* data
+    size_t nbytes
+
+cdef struct Table:
+    Memory entries          # all numbers in it are below `base`
+    uint32_t base           # the first number of the next call, at least 1
+
+cdef struct Scratch:
+    KernelTable* kernels
+    Table direct            # of uint32: the number of index lowest + i
+    Table hash              # of uint64: a tag in the upper half, a number in the lower
+    Memory unique
+    Memory slots
+    Memory merged
+    int64_t lowest
+    int64_t highest
+    Py_ssize_t probes       # steps beyond the first entry, in all calls: tests look at it
+
+
+# ---- memory
+
+cdef Scratch* new_scratch() except NULL:
+    cdef Scratch* scratch = <Scratch*>PyMem_RawCalloc(1, sizeof(Scratch))
+    if scratch == NULL:
+        raise MemoryError()
+    scratch.kernels = active_table()
+    return scratch
+
+
+cdef void free_scratch(Scratch* scratch) noexcept nogil:
+    if scratch != NULL:
+        free(scratch.direct.entries.data)
+        free(scratch.hash.entries.data)
+        PyMem_RawFree(scratch.unique.data)
+        PyMem_RawFree(scratch.slots.data)
+        PyMem_RawFree(scratch.merged.data)
+        PyMem_RawFree(scratch)
+
+
+cdef size_t scratch_bytes(const Scratch* scratch) noexcept nogil:
+    return (
+        scratch.direct.entries.nbytes + scratch.hash.entries.nbytes + scratch.unique.nbytes + scratch.slots.nbytes
+        + scratch.merged.nbytes)
+
+
+cdef void* reserve(Memory* memory, size_t nbytes) noexcept nogil:
+    """Return at least `nbytes`, not initialized, or NULL."""
+    if memory.nbytes < nbytes or memory.data == NULL:
+        PyMem_RawFree(memory.data)
+        memory.data = PyMem_RawMalloc(nbytes)
+        memory.nbytes = nbytes if memory.data != NULL else 0
+    return memory.data
+
+
+cdef void* reserve_table(Table* table, size_t nbytes, Py_ssize_t k) noexcept nogil:
+    """Return a table of at least `nbytes` in which the next k numbers are free, or NULL."""
+    if table.entries.nbytes < nbytes:
+        free(table.entries.data)
+        table.entries.data = allocate_table(nbytes)
+        table.entries.nbytes = nbytes if table.entries.data != NULL else 0
+        table.base = 1
+    elif table.base > UINT32_MAX - <uint32_t>k:
+        memset(table.entries.data, 0, table.entries.nbytes)
+        table.base = 1
+    return table.entries.data
+
+
+cdef int32_t* reserve_slots(Scratch* scratch, Py_ssize_t k) noexcept nogil:
+    return <int32_t*>reserve(&scratch.slots, k * sizeof(int32_t))
+
+
+cdef void* reserve_merged(Scratch* scratch, size_t nbytes) noexcept nogil:
+    return reserve(&scratch.merged, nbytes)
+
+
+# ---- unique
+
+cdef Py_ssize_t number_sorted(
+    const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique
+) noexcept nogil:
+    """Number indices that never decrease; return -1 as soon as one does."""
+    cdef index_t last = indices[0], index
+    cdef Py_ssize_t j, u = 0
+    unique[0] = last
+    for j in range(k):
+        index = indices[j]
+        if index < last:
+            return -1
+        u += index != last
+        last = index
+        unique[u] = index
+        slots[j] = <slot_t>u
+    return u + 1
+
+
+# An entry `base + slot` of this call gives its slot. One of an earlier call is below base, the difference wraps around
+# to something larger than any slot, and the smaller of it and u is u: the next free slot. No branch is needed.
+
+cdef Py_ssize_t number_directly(
+    Table* table, const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique, int64_t lowest
+) noexcept nogil:
+    cdef uint32_t* entries = <uint32_t*>table.entries.data
+    cdef uint32_t* entry
+    cdef uint32_t base = table.base, u = 0, slot
+    cdef bint is_new
+    cdef Py_ssize_t j
+    for j in range(k):
+        prefetch(&entries[<uint64_t>indices[min(j + DIRECT_AHEAD, k - 1)] - <uint64_t>lowest])
+        entry = &entries[<uint64_t>indices[j] - <uint64_t>lowest]
+        is_new = entry[0] < base
+        slot = min(entry[0] - base, u)
+        entry[0] = base + slot
+        unique[u] = indices[j]
+        slots[j] = <slot_t>slot
+        u += is_new
+    table.base = base + u
+    return u
+
+
+cdef inline uint64_t mix(uint64_t x) noexcept nogil:
+    """Permute 64-bit numbers. Every bit of x reaches the upper bits: keys that differ anywhere are spread."""
+    x ^= x >> 32
+    x *= <uint64_t>0xff51afd7ed558ccd       # the odd constants of MurmurHash3's finalizer
+    x ^= x >> 32
+    return x * <uint64_t>0xc4ceb9fe1a85ec53
+
+
+cdef inline Py_ssize_t number_by_hash(
+    Table* table, int bits, const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique, int64_t lowest,
+    bint narrow, Py_ssize_t* probes
+) noexcept nogil:
+    """Number indices with a table of 2**bits entries, at least 2 k.
+
+    The tag is the distance from `lowest` if that is below 2**32 for all indices (`narrow`), and so tells indices apart.
+    Otherwise it is half of the hash, and indices with equal tags are compared.
+    """
+    cdef uint64_t* entries = <uint64_t*>table.entries.data
+    cdef uint64_t[<int>HASH_BATCH] hashes
+    cdef uint64_t hash, entry, at, occupied, last = (<uint64_t>1 << bits) - 1
+    cdef uint32_t base = table.base, u = 0, slot, tag
+    cdef int shift = 64 - bits
+    cdef Py_ssize_t start = 0, n, i
+    cdef index_t index
+    cdef bint is_new
+    while start < k:
+        n = min(k - start, HASH_BATCH)
+        for i in range(n):
+            hashes[i] = mix(<uint64_t>indices[start + i] - <uint64_t>lowest)
+            prefetch(&entries[hashes[i] >> shift])
+        for i in range(n):
+            index, hash = indices[start + i], hashes[i]
+            tag = <uint32_t>(<uint64_t>index - <uint64_t>lowest) if narrow else <uint32_t>hash
+            at = hash >> shift
+            unique[u] = index
+            while True:
+                entry = entries[at]
+                slot = min(<uint32_t>entry - base, u)
+                is_new = <uint32_t>entry < base
+                occupied = <uint64_t>is_new - 1     # all bits or none: a branch here would be a coin toss
+                if ((entry >> 32) ^ tag) & occupied == 0 and (narrow or unique[slot] == index):
+                    break
+                at = (at + 1) & last
+                probes[0] += 1
+            entries[at] = <uint64_t>tag << 32 | (base + slot)
+            slots[start + i] = <slot_t>slot
+            u += is_new
+        start += n
+    table.base = base + u
+    return u
+
+
+cdef inline int hash_bits(Py_ssize_t k) noexcept nogil:
+    """Return the binary logarithm of the smallest power of two that is at least 2 k."""
+    cdef int bits = 4
+    while (<Py_ssize_t>1 << bits) < 2 * k:
+        bits += 1
+    return bits
+
+
+cdef inline void find_bounds(
+    const KernelTable* kernels, const index_t* indices, Py_ssize_t k, index_t* lowest, index_t* highest
+) noexcept nogil:
+    if index_t is int32_t:
+        kernels.bounds32(indices, k, lowest, highest)
+    else:
+        kernels.bounds64(indices, k, lowest, highest)
+
+
+cdef Py_ssize_t find_unique(Scratch* scratch, const index_t* indices, Py_ssize_t k, slot_t* slots) noexcept nogil:
+    cdef index_t* unique = <index_t*>reserve(&scratch.unique, k * sizeof(index_t))
+    cdef index_t lowest, highest
+    cdef uint64_t span
+    cdef Py_ssize_t u
+    cdef int bits
+    if k == 0:
+        return 0
+    if unique == NULL:
+        return -1
+    u = number_sorted(indices, k, slots, unique)
+    if u > 0:
+        scratch.lowest, scratch.highest = indices[0], indices[k - 1]
+        return u
+    find_bounds(scratch.kernels, indices, k, &lowest, &highest)
+    scratch.lowest, scratch.highest = lowest, highest
+    span = <uint64_t>highest - <uint64_t>lowest
+    if span < <uint64_t>max(DIRECT_RANGE * k, min(SMALL_RANGE * k, SMALL_TABLE)):
+        if reserve_table(&scratch.direct, (span + 1) * sizeof(uint32_t), k) == NULL:
+            return -1
+        return number_directly(&scratch.direct, indices, k, slots, unique, lowest)
+    bits = hash_bits(k)
+    if reserve_table(&scratch.hash, sizeof(uint64_t) << bits, k) == NULL:
+        return -1
+    if span <= <uint64_t>UINT32_MAX:
+        return number_by_hash(&scratch.hash, bits, indices, k, slots, unique, lowest, True, &scratch.probes)
+    return number_by_hash(&scratch.hash, bits, indices, k, slots, unique, lowest, False, &scratch.probes)
+
+
+cdef const void* unique_indices(const Scratch* scratch) noexcept nogil:
+    return scratch.unique.data
+
+
+cdef int64_t lowest_index(const Scratch* scratch) noexcept nogil:
+    return scratch.lowest
+
+
+cdef int64_t highest_index(const Scratch* scratch) noexcept nogil:
+    return scratch.highest
+
+
+# ---- merged rows
+
+cdef void sum_rows(
+    const Scratch* scratch, const int32_t* slots, Py_ssize_t k, const void* values, Layout storage, Py_ssize_t width,
+    void* merged
+) noexcept nogil:
+    cdef Arrays arrays
+    arrays.w = arrays.slot1 = arrays.slot2 = NULL
+    arrays.g, arrays.slot0, arrays.zero = values, merged, 0
+    scratch.kernels.merge[<int>storage](&arrays, slots, k, width)
+
+
+# ---- doors
+
+_STORAGE = {"float32": FLOAT32, "float64": FLOAT64, "float16": FLOAT16, "bfloat16": BFLOAT16}
+
+
+@cache      # the name of a dtype takes longer than a small merge
+def storage_of(dtype):
+    """Return the storage and the compute dtype of rows of `dtype`; TypeError if no kernel takes it."""
+    compute = compute_dtype(dtype)
+    return _STORAGE[dtype.name], compute
+
+
+cdef class Workspace:
+    """Working memory for `unique` and `merge_rows`, kept from call to call.
+
+    Its size follows the longest call, never the values of the indices. One thread at a time may use it.
+
+    Attributes
+    ----------
+    nbytes : int
+        Bytes that are kept.
+    probes : int
+        Entries of the hash table that were looked at in vain, in all calls.
+    """
+    cdef Scratch* scratch
+    cdef bint busy
+
+    def __cinit__(self):
+        self.scratch = new_scratch()
+
+    def __dealloc__(self):
+        free_scratch(self.scratch)
+
+    def __enter__(self):
+        if self.busy:
+            raise RuntimeError("a workspace serves one call at a time, but another thread is inside a call of this one")
+        self.busy = True
+        return self
+
+    def __exit__(self, *error):
+        self.busy = False
+
+    def skip_numbers(self, uint32_t base):
+        """Go on with the number `base`, as after very many calls; only tests have a reason to."""
+        self.scratch.direct.base = self.scratch.hash.base = base
+
+    @property
+    def nbytes(self):
+        return scratch_bytes(self.scratch)
+
+    @property
+    def probes(self):
+        return self.scratch.probes
+
+
+def bounds(indices):
+    """Return the smallest and the largest of at least one index."""
+    return bounds_of[int32_t](indices) if indices.dtype == np.int32 else bounds_of[int64_t](indices)
+
+
+cdef bounds_of(const index_t[::1] indices):
+    cdef index_t lowest, highest
+    cdef KernelTable* kernels = active_table()
+    with nogil:
+        find_bounds(kernels, &indices[0], indices.shape[0], &lowest, &highest)
+    return lowest, highest
+
+
+def unique(indices, return_inverse, return_counts, workspace):
+    """Number indices in order of first appearance.
+
+    Parameters
+    ----------
+    indices : ndarray of int32 or int64, shape (k,)
+        C-contiguous and aligned, k < 2**31.
+    return_inverse, return_counts : bool
+        What to return beside the unique indices.
+    workspace : Workspace
+
+    Returns
+    -------
+    tuple of ndarray
+        Unique indices in the dtype of `indices`; the inverse and the counts (int64), where they are asked for.
+    """
+    with workspace:
+        if indices.dtype == np.int32:
+            return unique_of[int32_t](indices, return_inverse, return_counts, workspace)
+        return unique_of[int64_t](indices, return_inverse, return_counts, workspace)
+
+
+cdef tuple unique_of(const index_t[::1] indices, bint return_inverse, bint return_counts, Workspace workspace):
+    cdef Scratch* scratch = workspace.scratch
+    cdef Py_ssize_t k = indices.shape[0], u
+    cdef int64_t[::1] inverse, counts
+    cdef int32_t* slots = NULL
+    if return_inverse:
+        inverse = np.empty(k, np.int64)
+        with nogil:
+            u = find_unique(scratch, &indices[0], k, &inverse[0])
+    else:
+        slots = checked_slots(scratch, k)
+        with nogil:
+            u = find_unique(scratch, &indices[0], k, slots)
+    result = (copy_unique(scratch, u, &indices[0]),)
+    if return_inverse:
+        result += (inverse.base,)
+    if return_counts:
+        counts = np.zeros(u, np.int64)
+        with nogil:
+            if return_inverse:
+                count(&inverse[0], k, &counts[0])
+            else:
+                count(slots, k, &counts[0])
+        result += (counts.base,)
+    return result
+
+
+cdef void count(const slot_t* slots, Py_ssize_t k, int64_t* counts) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(k):
+        counts[slots[j]] += 1
+
+
+def merge_rows(indices, values, workspace):
+    """Sum the rows of `values` that share an index, in order of occurrence.
+
+    Parameters
+    ----------
+    indices : ndarray of int32 or int64, shape (k,)
+        C-contiguous and aligned, not negative, k < 2**31.
+    values : ndarray of float, shape (k, width)
+        C-contiguous and aligned.
+    workspace : Workspace
+
+    Returns
+    -------
+    unique : ndarray, shape (u,)
+        Indices in order of first appearance.
+    merged : ndarray, shape (u, width)
+        Sums, in the compute dtype of `values`.
+
+    Raises
+    ------
+    ValueError
+        If an index is negative.
+    """
+    with workspace:
+        if indices.dtype == np.int32:
+            return merge_rows_of[int32_t](indices, values, workspace)
+        return merge_rows_of[int64_t](indices, values, workspace)
+
+
+cdef tuple merge_rows_of(const index_t[::1] indices, values, Workspace workspace):
+    cdef Scratch* scratch = workspace.scratch
+    cdef Py_ssize_t k = indices.shape[0], u
+    cdef int32_t* slots = checked_slots(scratch, k)
+    cdef const unsigned char[::1] value_bytes = values.reshape(-1).view(np.uint8)
+    cdef unsigned char[::1] merged_bytes
+    cdef Layout storage
+    cdef Py_ssize_t width
+    with nogil:
+        u = find_unique(scratch, &indices[0], k, slots)
+    if u > 0 and scratch.lowest < 0:
+        raise ValueError(f"indices must be >= 0, got {scratch.lowest}")
+    unique = copy_unique(scratch, u, &indices[0])
+    storage, compute = storage_of(values.dtype)
+    width = values.shape[1]
+    merged = np.empty((u, width), compute)
+    merged_bytes = merged.reshape(-1).view(np.uint8)
+    # One thread: two that shared the columns took longer. Most of the time is the memory's.
+    with nogil:
+        sum_rows(scratch, slots, k, &value_bytes[0], storage, width, &merged_bytes[0])
+    return unique, merged
+
+
+cdef int32_t* checked_slots(Scratch* scratch, Py_ssize_t k) except NULL:
+    cdef int32_t* slots = reserve_slots(scratch, k)
+    if slots == NULL:
+        raise MemoryError()
+    return slots
+
+
+cdef copy_unique(Scratch* scratch, Py_ssize_t u, const index_t* like):
+    """Return a new array with the result of find_unique."""
+    cdef index_t[::1] copy
+    if u < 0:
+        raise MemoryError()
+    copy = np.empty(u, np.int32 if index_t is int32_t else np.int64)
+    memcpy(&copy[0], unique_indices(scratch), u * sizeof(index_t))
+    return copy.base

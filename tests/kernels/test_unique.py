@@ -1,0 +1,241 @@
+"""The hash kernel: numbering in order of first appearance, whatever the indices look like, and sums of rows."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import optimcore
+from optimcore.kernels import driver
+from optimcore.kernels import unique as kernel
+
+SIZES = (0, 1, 2, 15, 16, 17, 1000, 100_000)
+STORAGE = ("float16", "bfloat16", "float32", "float64")
+
+
+def patterns(k, dtype):
+    """Return arrays of k indices that take each way through the kernel, by name."""
+    rng = np.random.default_rng(k)
+    info = np.iinfo(dtype)
+    count = np.arange(k)
+    zipf = np.minimum(rng.zipf(1.3, k), 10**6)
+    ends = rng.choice([info.min, info.min + 1, -1, 0, 1, info.max - 1, info.max], k)
+    arrays = {
+        "equal": np.full(k, 7),
+        "extreme": ends,
+        "increasing": count * 3,
+        "not decreasing": count // 3,
+        "sorted but the last": np.append(count[1:], 0) if k else count,
+        "reversed": count[::-1],
+        "permuted": rng.permutation(k),
+        "small range": rng.integers(-5, 5, k),
+        "range near the count": rng.integers(0, max(k, 1), k),
+        "range beyond the count": rng.integers(0, 200 * k + 1, k),
+        "zipf": zipf,
+        "shifted zipf": zipf - 500,
+        "31 bits": rng.integers(0, 2**31 - 1, k),
+        "full range": rng.integers(info.min, info.max, k, endpoint=True),
+    }
+    return {name: np.ascontiguousarray(array, dtype) for name, array in arrays.items()}
+
+
+def adversarial(k):
+    """Return arrays of k different indices that a weak hash would send to few places, by name."""
+    count = np.arange(k, dtype=np.int64)[::-1]
+    steps = {f"multiples of 2**{bits}": count << bits for bits in (8, 12, 20, 31, 32, 33, 40, 46)}
+    primes = {f"multiples of {step}": count * step for step in (1000, 65_537, 1_000_003, 100_000_000_003)}
+    both_halves = {"both halves": (count << 32) | count, "opposite halves": (count << 32) | (k - count)}
+    return {**steps, **primes, **both_halves, "negative": -(count << 40)}
+
+
+def oracle(indices):
+    """Return unique indices, inverse and counts by a dict."""
+    numbers = {}
+    inverse = [numbers.setdefault(index, len(numbers)) for index in indices.tolist()]
+    return list(numbers), inverse, np.bincount(inverse, minlength=len(numbers)) if inverse else np.array([], int)
+
+
+def assert_numbered(indices, workspace):
+    """Check one call against the oracle, with every choice of what is returned."""
+    expected, expected_inverse, expected_counts = oracle(indices)
+    unique, inverse, counts = kernel.unique(indices, True, True, workspace)
+    assert unique.dtype == indices.dtype
+    assert inverse.dtype == counts.dtype == np.int64
+    np.testing.assert_array_equal(unique, expected)
+    np.testing.assert_array_equal(inverse, expected_inverse)
+    np.testing.assert_array_equal(counts, expected_counts)
+    (alone,) = kernel.unique(indices, False, False, workspace)
+    np.testing.assert_array_equal(alone, expected)
+    _, only_counts = kernel.unique(indices, False, True, workspace)
+    np.testing.assert_array_equal(only_counts, expected_counts)
+
+
+@pytest.mark.parametrize("k", SIZES)
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_unique_is_the_order_of_first_appearance(k, dtype):
+    """One workspace serves all patterns in turn: what a call leaves behind never shows in the next one."""
+    workspace = kernel.Workspace()
+    for indices in patterns(k, dtype).values():
+        indices.setflags(write=False)
+        assert_numbered(indices, workspace)
+
+
+def test_long_and_short_calls_share_a_workspace():
+    """A table that was made for many indices serves few, and grows for more."""
+    workspace = kernel.Workspace()
+    for k in (17, 100_000, 3, 1000, 16, 100_000, 0, 1):
+        for name in ("full range", "range near the count", "zipf"):
+            assert_numbered(patterns(k, np.int64)[name], workspace)
+
+
+@pytest.mark.parametrize("name", adversarial(1))
+def test_probes_are_few_whatever_the_keys(name):
+    """A hash table at most half full: less than one probe in vain for each index."""
+    indices = adversarial(50_000)[name]
+    workspace = kernel.Workspace()
+    assert_numbered(indices, workspace)
+    assert workspace.probes < 3 * len(indices)  # assert_numbered calls three times
+
+
+def test_numbers_run_out():
+    """The numbers in a table count on from call to call; when 32 bits are used up, the table is cleared once."""
+    for name in ("permuted", "full range"):
+        indices = patterns(1000, np.int64)[name]
+        for left in (5000, 2500, 1001, 1000, 999, 1, 0):
+            workspace = kernel.Workspace()
+            assert_numbered(indices, workspace)
+            workspace.skip_numbers(2**32 - 1 - left)
+            assert_numbered(indices, workspace)
+
+
+def test_memory_follows_the_count_and_not_the_values():
+    """At most 120 bytes for each index of the longest call and 4 MB, in all; nothing grows when calls repeat."""
+    for k in (17, 1000, 100_000):
+        arrays = patterns(k, np.int64).values()
+        workspace = kernel.Workspace()
+        for indices in arrays:
+            kernel.unique(indices, False, False, workspace)
+        nbytes = workspace.nbytes
+        assert nbytes <= 120 * k + 4 * 2**20
+        for indices in arrays:
+            kernel.unique(indices, False, False, workspace)
+        assert workspace.nbytes == nbytes
+
+
+def test_workspace_serves_one_call_at_a_time():
+    """A second user gets an error instead of wrong numbers, and the workspace is free again afterwards."""
+    workspace = kernel.Workspace()
+    with workspace:
+        with pytest.raises(RuntimeError, match="one call at a time"):
+            kernel.unique(np.arange(3), False, False, workspace)
+    assert_numbered(np.arange(3), workspace)
+
+
+def test_workspaces_work_side_by_side():
+    """Without the GIL several threads number at once, each with its own workspace."""
+    arrays = list(patterns(100_000, np.int64).values())
+    expected = [kernel.unique(a, True, False, kernel.Workspace()) for a in arrays]
+    results = [None] * len(arrays)
+
+    def number(i):
+        results[i] = kernel.unique(arrays[i], True, False, kernel.Workspace())
+
+    threads = [threading.Thread(target=number, args=(i,)) for i in range(len(arrays))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result, right in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result[0], right[0])
+        np.testing.assert_array_equal(result[1], right[1])
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("k", [1, 2, 15, 16, 17, 1000])
+def test_bounds(k, dtype):
+    """Smallest and largest index, on every vector width."""
+    for indices in patterns(k, dtype).values():
+        assert kernel.bounds(indices) == (indices.min(), indices.max())
+
+
+def make_values(k, width, storage):
+    """Return rows of a storage dtype."""
+    dtype = pytest.importorskip("ml_dtypes").bfloat16 if storage == "bfloat16" else np.dtype(storage)
+    return np.random.default_rng(k + width).standard_normal((k, width)).astype(dtype)
+
+
+def sums_in_order(inverse, values, u):
+    """Return the sums that a loop over the rows makes, in the compute dtype."""
+    rows = values.astype(driver.compute_dtype(values.dtype))
+    merged = np.empty((u, values.shape[1]), rows.dtype)
+    seen = set()
+    for slot, row in zip(inverse, rows, strict=True):
+        merged[slot] = merged[slot] + row if slot in seen else row
+        seen.add(slot)
+    return merged
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+@pytest.mark.parametrize("width", [0, 1, 3, 15, 16, 17, 64, 128])
+def test_merge_rows_sums_in_order_of_occurrence(storage, width):
+    """Bit for bit the sums of a loop, for every storage type and around every vector width."""
+    workspace = kernel.Workspace()
+    for k in (0, 1, 2, 17, 300):
+        values = make_values(k, width, storage)
+        for name in ("zipf", "full range", "increasing", "equal", "small range"):
+            indices = np.abs(patterns(k, np.int32)[name])
+            indices[indices < 0] = 0  # the absolute value of the smallest int32
+            expected, inverse, _ = oracle(indices)
+            unique, merged = kernel.merge_rows(indices, values, workspace)
+            np.testing.assert_array_equal(unique, expected)
+            right = sums_in_order(inverse, values, len(expected))
+            assert merged.dtype == right.dtype
+            assert merged.tobytes() == right.tobytes()
+
+
+def test_first_row_keeps_its_bits():
+    """A row is copied, not added to zero: -0.0 and NaN come out as they went in."""
+    values = np.array([[-0.0, np.nan, np.inf]], np.float32)
+    _, merged = kernel.merge_rows(np.array([3]), values, kernel.Workspace())
+    assert merged.tobytes() == values.tobytes()
+
+
+@pytest.fixture
+def settings():
+    """Put threads and ISA back as they were."""
+    threads, isa = optimcore.get_num_threads(), driver.active_isa()
+    yield
+    optimcore.set_num_threads(threads)
+    driver.use_isa(isa)
+
+
+@pytest.mark.parametrize("isa", driver.available_isas())
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_bits_do_not_depend_on_threads_or_isa(threads, isa, settings):
+    """Numbers and sums are the same for every thread count and ISA build."""
+    indices = np.abs(patterns(1000, np.int32)["zipf"])
+    values = {storage: make_values(1000, 300, storage) for storage in STORAGE}
+
+    def results():
+        workspace = kernel.Workspace()
+        arrays = [*kernel.unique(indices, True, True, workspace)]
+        for v in values.values():
+            arrays += kernel.merge_rows(indices, v, workspace)
+        return [array.tobytes() for array in arrays]
+
+    optimcore.set_num_threads(1)
+    driver.use_isa("baseline")
+    expected = results()
+    optimcore.set_num_threads(threads)
+    driver.use_isa(isa)
+    assert results() == expected
+
+
+def test_negative_index_is_an_error_of_merge_rows_alone():
+    """Sorted or not; the workspace is free again afterwards."""
+    workspace = kernel.Workspace()
+    for indices in ([-1, 2], [2, -1], [5, 2**40, -1]):
+        indices = np.array(indices)
+        with pytest.raises(ValueError, match="indices must be >= 0, got -1"):
+            kernel.merge_rows(indices, np.zeros((len(indices), 2)), workspace)
+        assert_numbered(indices, workspace)
