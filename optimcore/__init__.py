@@ -43,6 +43,7 @@ from optimcore.schedules import (
     polynomial_decay_lr,
     warmup_lr,
 )
+from optimcore.sparse import RowTensor, merge_rows, unique
 
 __all__ = [
     "ASGD",
@@ -71,6 +72,7 @@ __all__ = [
     "PolynomialDecayLR",
     "ProximalAdagrad",
     "RMSProp",
+    "RowTensor",
     "Rprop",
     "WarmUpLR",
     "__version__",
@@ -81,10 +83,12 @@ __all__ = [
     "get_num_threads",
     "global_norm",
     "inverse_decay_lr",
+    "merge_rows",
     "natural_exp_decay_lr",
     "piecewise_constant_lr",
     "polynomial_decay_lr",
     "set_num_threads",
     "show_config",
+    "unique",
     "warmup_lr",
 ]
