@@ -42,8 +42,9 @@ def extension(name, flags, depends):
 
 EXTENSIONS = [
     *(extension(f"_isa_{isa}", COMMON + flags, [*HEADERS, f"{KERNELS}/_isa.pxi"]) for isa, flags in ISA_FLAGS.items()),
-    extension("driver", ["-O2", "-g0"], HEADERS),
-    extension("unique", [*COMMON, "-g0"], HEADERS),
+    extension("crew", ["-O2", "-g0"], HEADERS),
+    *(extension(name, ["-O2", "-g0"], HEADERS) for name in ("driver", "isa", "row_gradient", "work")),
+    extension("unique", COMMON, HEADERS),
 ]
 
 

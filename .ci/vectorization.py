@@ -15,7 +15,7 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
-from optimcore.kernels.driver import available_isas
+from optimcore.kernels.isa import available_isas
 
 KERNELS = Path("optimcore/kernels")
 SCALAR_RULES = ["ftrl_power"]  # pow has no vector form without -ffast-math; the usual power has the rule `ftrl`

@@ -4,7 +4,7 @@ NumPy arrays in, one fused pass over memory without the GIL, done. The API is th
 """
 
 from optimcore._version import __version__
-from optimcore.kernels.gradient import all_finite, clip_by_global_norm, global_norm
+from optimcore.gradients import all_finite, clip_by_global_norm, global_norm
 from optimcore.loss_scale import DynamicLossScaleManager, FixedLossScaleManager
 from optimcore.optim import (
     ASGD,

@@ -127,14 +127,14 @@ _num_threads = _initial_num_threads()
 
 def get_config():
     """Return what `show_config` prints, as a dict."""
-    from optimcore.kernels import driver
+    from optimcore.kernels import isa
 
     return {
         "version": __version__,
-        "isa": driver.active_isa(),
-        "isa available": ", ".join(driver.available_isas()),
-        "compiler": driver.compiler(),
-        "flags": driver.flags(),
+        "isa": isa.active_isa(),
+        "isa available": ", ".join(isa.available_isas()),
+        "compiler": isa.compiler(),
+        "flags": isa.flags(),
         "threads": _num_threads,
         "numpy": np.__version__,
     }

@@ -15,10 +15,11 @@ class Case(NamedTuple):
 
     cls: str
     kwargs: dict
+    lars: dict | None = None  # arguments of a LARS around it
 
     def __str__(self):
         arguments = ",".join(f"{k}={v}" for k, v in self.kwargs.items() if k != "learning_rate")
-        return f"{self.cls}({arguments})"
+        return f"{self.cls}({arguments})" if self.lars is None else f"LARS({self.cls}({arguments}),{self.lars})"
 
     def build(self, arrays, groups=None, **extra):
         """Return the library's optimizer over Parameters that share memory with `arrays` (a dict by name)."""
@@ -28,16 +29,18 @@ class Case(NamedTuple):
         kwargs = {**self.kwargs, **extra}
         if not self.rule.unscales:
             kwargs.pop("loss_scale", None)
-        return getattr(optimcore, self.cls)(groups or list(parameters.values()), **kwargs)
+        optimizer = getattr(optimcore, self.cls)(groups or list(parameters.values()), **kwargs)
+        return optimizer if self.lars is None else optimcore.LARS(optimizer, **self.lars)
 
     def oracle(self, arrays, groups=None, **extra):
         """Return the float64 reference of the same optimizer."""
-        return reference.Reference(self.cls, arrays, {**self.kwargs, **extra}, groups)
+        oracle = reference.Reference(self.cls, arrays, {**self.kwargs, **extra}, groups)
+        return oracle if self.lars is None else reference.Lars(oracle, **self.lars)
 
     @property
     def rule(self):
         """The oracle's rule, which says what the class does with gradients and rates."""
-        return self.oracle({}).rule
+        return reference.Reference(self.cls, {}, self.kwargs).rule
 
     @property
     def conv_groups(self):
@@ -84,6 +87,11 @@ CASES = [
     Case("RMSProp", dict(learning_rate=0.01, decay=0.8, momentum=0.9, epsilon=1e-3)),
     Case("RMSProp", dict(learning_rate=0.01, centered=True)),
     Case("RMSProp", dict(learning_rate=0.01, decay=0.8, momentum=0.9, epsilon=1e-3, centered=True)),
+    Case("Lamb", dict(learning_rate=0.01)),
+    Case("Lamb", dict(learning_rate=0.01, beta1=0.8, beta2=0.95, eps=1e-3)),
+    Case("Momentum", dict(learning_rate=1.0, momentum=0.9), lars=dict(coefficient=0.02)),
+    Case("SGD", dict(learning_rate=0.05), lars=dict(coefficient=0.02, use_clip=True)),
+    Case("AdamWeightDecay", dict(learning_rate=0.01), lars=dict(coefficient=0.02)),
 ]
 
 DTYPES = {
@@ -122,7 +130,7 @@ def gradients_of(arrays, seed=1, scale=1.0):
 def state_of(optimizer):
     """Return everything that a step may change, as bytes by name."""
     state = {p.name: p.data.tobytes() for p in optimizer.parameters}
-    for name, value in vars(optimizer).items():
+    for name, value in vars(getattr(optimizer, "optimizer", optimizer)).items():  # of LARS, what it wraps
         if value is optimizer.parameters:
             continue
         if isinstance(value, optimcore.ParameterTuple):

@@ -65,15 +65,15 @@ class SGD(Rule):
     nesterov: bool = False
 
     def init(self, w):
-        return {"accum": np.zeros_like(w), "stat": np.ones_like(w)}
+        return {"accum": np.zeros_like(w), "stat": 1.0}
 
     def step(self, w, g, s, lr, t, wd):
         if self.momentum == 0:
             return w - lr * g
         # stat marks a first step, which takes the gradient whole: no dampening
         later = self.momentum * s["accum"] + (1 - self.dampening) * g
-        s["accum"] = np.where(s["stat"] > 0, g, later)
-        s["stat"] = np.zeros_like(w)
+        s["accum"] = g if s["stat"] > 0 else later
+        s["stat"] = 0.0
         if self.nesterov:
             return w - lr * (g + self.momentum * s["accum"])
         return w - lr * s["accum"]
@@ -587,9 +587,12 @@ class Reference:
         index, values = merge(gradient)
         g = self._prepare(name, w[index], values)  # so a touched row decays once
         if self.lazy:
-            part = {slot: value[index] for slot, value in s.items()}
+            # scalars belong to the parameter, not to its rows
+            part = {slot: value[index] if np.ndim(value) else value for slot, value in s.items()}
             self.w[name] = with_rows(w, index, self._apply(name, w[index], g, part))
-            self.s[name] = {slot: with_rows(s[slot], index, part[slot]) for slot in s}
+            self.s[name] = {
+                slot: with_rows(s[slot], index, value) if np.ndim(value) else value for slot, value in part.items()
+            }
         else:
             self.w[name] = self._apply(name, w, with_rows(np.zeros_like(w), index, g), s)
 

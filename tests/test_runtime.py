@@ -8,12 +8,14 @@ import pytest
 import optimcore
 from optimcore import runtime
 from optimcore.kernels import driver
+from optimcore.kernels import isa as builds
 
 # a step in two threads, and how many of them were ever used
 THREADED_STEP = """
 import numpy as np, optimcore
 from optimcore import runtime
 from optimcore.kernels import driver
+from optimcore.kernels import isa as builds
 
 driver.THREAD_ELEMENTS = 0
 optimcore.set_num_threads(2)
@@ -97,14 +99,14 @@ def test_cgroup_limit(tmp_path, files, cpus):
 
 
 def test_environment_forces_isa():
-    for isa in driver.available_isas():
+    for isa in builds.available_isas():
         assert run("import optimcore; optimcore.show_config()", OPTIMCORE_ISA=isa).stdout.split()[3] == isa
 
 
 def test_environment_with_isa_that_is_not_there():
     result = run("import optimcore", OPTIMCORE_ISA="sse9")
     assert result.returncode == 1
-    names = ", ".join(driver.available_isas())
+    names = ", ".join(builds.available_isas())
     assert (
         f"ValueError: OPTIMCORE_ISA must name an ISA build that this CPU can run ({names}), got 'sse9'" in result.stderr
     )
@@ -116,8 +118,8 @@ def test_show_config(capsys):
         line.split(maxsplit=1) for line in capsys.readouterr().out.replace("isa avail", "avail").splitlines()
     )
     assert printed["version"] == optimcore.__version__
-    assert printed["isa"] == driver.active_isa()
-    assert printed["available"] == ", ".join(driver.available_isas())
+    assert printed["isa"] == builds.active_isa()
+    assert printed["available"] == ", ".join(builds.available_isas())
     assert printed["threads"] == str(optimcore.get_num_threads())
     assert printed["numpy"] == np.__version__
     assert "-ffast-math" not in printed["flags"] and "-march=native" not in printed["flags"]

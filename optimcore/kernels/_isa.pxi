@@ -85,6 +85,19 @@ cdef void update(
             store(&a, i, w, &p.rounding)
 
 
+cdef void update_rows(
+    const rule_t* hyper, const layout_t* arrays, const int64_t* rows, Py_ssize_t first, Py_ssize_t last,
+    Py_ssize_t width, const Prologue* prologue
+) noexcept nogil:
+    """Update rows of a table: row r of the gradient belongs to row rows[r]."""
+    cdef layout_t a = arrays[0]
+    cdef Py_ssize_t r, start
+    for r in range(first, last):
+        start = rows[r] * width
+        a.g = &arrays.g[r * width - start]
+        update[rule_t, layout_t](hyper, &a, start, start + width, prologue)
+
+
 cdef double total(
     const layout_t* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
 ) noexcept nogil:
@@ -207,11 +220,17 @@ cdef void enlist(KernelTable* table, const char* name, int slots, const rule_t* 
     kernels.slots = slots
     kernels.decoupled = rule_t in decoupled_t
     kernels.update[<int>FLOAT32] = <update_f>update[rule_t, Float32]
+    kernels.update_rows[<int>FLOAT32] = <update_rows_f>update_rows[rule_t, Float32]
     kernels.update[<int>FLOAT64] = <update_f>update[rule_t, Float64]
+    kernels.update_rows[<int>FLOAT64] = <update_rows_f>update_rows[rule_t, Float64]
     kernels.update[<int>FLOAT16] = <update_f>update[rule_t, Float16]
+    kernels.update_rows[<int>FLOAT16] = <update_rows_f>update_rows[rule_t, Float16]
     kernels.update[<int>BFLOAT16] = <update_f>update[rule_t, BFloat16]
+    kernels.update_rows[<int>BFLOAT16] = <update_rows_f>update_rows[rule_t, BFloat16]
     kernels.update[<int>FLOAT16_MIXED] = <update_f>update[rule_t, Float16Mixed]
+    kernels.update_rows[<int>FLOAT16_MIXED] = <update_rows_f>update_rows[rule_t, Float16Mixed]
     kernels.update[<int>BFLOAT16_MIXED] = <update_f>update[rule_t, BFloat16Mixed]
+    kernels.update_rows[<int>BFLOAT16_MIXED] = <update_rows_f>update_rows[rule_t, BFloat16Mixed]
 
 
 cdef void enlist_measure(KernelTable* table, const char* name, const measure_t* hyper) noexcept nogil:

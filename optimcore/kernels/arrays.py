@@ -1,6 +1,46 @@
-"""What comes as a gradient: arrays of floats, in whatever form."""
+"""Arrays that the kernels read and write: dtypes, and what comes as a gradient in whatever form."""
 
 import numpy as np
+
+COMPUTE_DTYPES = {
+    "float16": np.dtype(np.float32),
+    "bfloat16": np.dtype(np.float32),
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+}
+
+
+def has_kernel(dtype):
+    """Tell whether parameters and gradients of this dtype have kernels."""
+    return dtype.name in COMPUTE_DTYPES
+
+
+def compute_dtype(dtype):
+    """Return the dtype that kernels compute in, and slots have, for parameters of `dtype`.
+
+    Returns
+    -------
+    dtype
+        float64 for float64; float32 for float32, float16 and bfloat16.
+
+    Raises
+    ------
+    TypeError
+        If no kernel takes parameters of this dtype.
+    """
+    if not has_kernel(dtype):
+        raise TypeError(f"dtype must be one of {', '.join(COMPUTE_DTYPES)}, got {dtype}")
+    return COMPUTE_DTYPES[dtype.name]
+
+
+def as_bits(array):
+    """View bfloat16, which has no buffer format, as uint16: what the kernels see."""
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+
+
+def is_rows(gradient):
+    """Tell whether a gradient is a RowTensor, or looks like one."""
+    return hasattr(gradient, "dense_shape")
 
 
 def is_float(dtype):

@@ -1,12 +1,9 @@
 # cython: language_level=3, cdivision=True
-"""Driver: from Python arrays to the kernels of the chosen ISA, one crossing per step.
+"""Driver: from Python arrays to the kernels of the active ISA build, one crossing per step.
 
-A `Plan` is built once per optimizer. It holds what does not change from step to step (pointers, sizes, the cut into
-chunks); `Plan.step` checks and fills in the gradients, then runs every chunk without the GIL. Chunks do not depend
-on the number of threads and no chunk reads what another one writes: any number of threads gives equal bits.
+A `Plan` is built once per optimizer and holds what does not change from step to step: pointers, sizes, flags.
+`Plan.step` checks and fills in the gradients, then runs the work without the GIL.
 """
-import os
-from importlib import import_module
 from zlib import crc32
 
 import numpy as np
@@ -15,299 +12,34 @@ from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBuffer_Release
 from cpython.exc cimport PyErr_Clear
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
-from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcmp, memset, strcmp
+from libc.stdint cimport uint64_t
+from libc.string cimport memcmp, memset
 
-from .rules cimport Prologue
-from .storage cimport (
-    BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT32, FLOAT64, Arrays, Layout
-)
-from .table cimport KernelTable, MeasureKernels, RuleKernels, measure_f, total_f, update_f
+from .crew cimport run_blocks
+from .isa cimport active_table, find_measure, find_rule
+from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT32, FLOAT64
+from .table cimport KernelTable, MeasureKernels, RuleKernels
+from .row_gradient cimport Door, RowGradient
+from .work cimport CHUNK, MAX_HYPERS, Segment, Task, Work, arrange, mixed, run_block
 
 from optimcore import runtime
-from optimcore.kernels.arrays import as_floats, converted
+from optimcore.kernels.arrays import as_bits, as_floats, compute_dtype, converted, is_rows
 
 cdef extern from "Python.h":
     # without the automatic exception: a gradient that does not fit is converted, not refused
     int PyObject_GetBuffer(object exporter, Py_buffer* view, int flags) noexcept
 
-cdef extern from "platform.h":
-    void yield_thread() noexcept nogil
-    long fetch_add(long* counter, long amount) noexcept nogil
-    bint cpu_has_avx2() noexcept nogil
-    bint cpu_has_avx512() noexcept nogil
-
-cdef enum:
-    MAX_HYPERS = 8
-    MAX_SLOTS = 3
-    CHUNK = 1 << 14         # elements that a thread takes at once: the working set of a rule stays in the L2 cache
-    BLOCK = 64              # chunks at most in one block, for optimizers with many small parameters
-
 # Elements from which a second thread pays: waking it costs 15 to 40 microseconds, the time of about this much work.
 THREAD_ELEMENTS = 1 << 18
 
 
-# ---- ISA builds
-
-_builds = {}                # name -> compiled module, narrowest first
-_active = None
-
-
-def _load_builds():
-    supported = {"baseline": True, "avx2": cpu_has_avx2(), "avx512": cpu_has_avx512()}
-    for name, has in supported.items():
-        if has:
-            try:
-                _builds[name] = import_module(f"optimcore.kernels._isa_{name}")
-            except ModuleNotFoundError:     # other architectures and compilers build the baseline alone
-                continue
-
-
-def available_isas():
-    """Return the names of the ISA builds that this CPU can run, narrowest first."""
-    return tuple(_builds)
-
-
-def active_isa():
-    """Return the name of the ISA build that new plans use."""
-    return _active
-
-
-def use_isa(name):
-    """Let plans that are built from now on use the ISA build `name`.
-
-    Raises
-    ------
-    ValueError
-        If there is no such build, or the CPU lacks it.
-    """
-    global _active
-    if name not in _builds:
-        raise ValueError(
-            f"OPTIMCORE_ISA must name an ISA build that this CPU can run ({', '.join(_builds)}), got {name!r}")
-    _active = name
-
-
-def compiler():
-    """Return name and version of the compiler that made the active ISA build."""
-    return _builds[_active].compiler
-
-
-def flags():
-    """Return the compiler flags of the active ISA build."""
-    return _builds[_active].flags
-
-
-_load_builds()
-use_isa(os.environ.get("OPTIMCORE_ISA") or list(_builds)[-1])
-
-
-cdef KernelTable* active_table() except NULL:
-    return <KernelTable*>PyCapsule_GetPointer(_builds[_active].kernel_table, "optimcore.kernel_table")
-
-
-cdef RuleKernels* find_rule(KernelTable* table, str rule) except NULL:
-    cdef bytes name = rule.encode()
-    cdef int i
-    for i in range(table.rule_count):
-        if strcmp(table.rules[i].name, <const char*>name) == 0:
-            return &table.rules[i]
-    raise ValueError(f"rule must name a kernel, got {rule!r}")
-
-
-cdef MeasureKernels* find_measure(KernelTable* table, str measure) except NULL:
-    cdef bytes name = measure.encode()
-    cdef int i
-    for i in range(table.measure_count):
-        if strcmp(table.measures[i].name, <const char*>name) == 0:
-            return &table.measures[i]
-    raise ValueError(f"measure must name a kernel, got {measure!r}")
-
-
-# ---- one step, without the GIL
-
-cdef struct Task:           # one parameter
-    Arrays arrays
-    Py_ssize_t size
-    Py_ssize_t width        # elements per output channel if the gradient is centralized, else 0
-    Layout layout           # of the parameter and this step's gradient
-    bint present            # has a gradient in this step
-
-cdef struct Chunk:          # part of a parameter
-    Py_ssize_t task
-    Py_ssize_t start
-    Py_ssize_t stop
-
-cdef struct Work:
-    Task* tasks
-    Chunk* chunks
-    Py_ssize_t* blocks      # block b is the chunks from blocks[b] up to blocks[b + 1]
-    long n_blocks
-    update_f* update        # one per layout
-    total_f* total
-    measure_f* measure      # if this pass only reads, else NULL
-    double* squares         # what it found: two sums for each chunk
-    bint decoupled          # decay is not part of the gradient
-    bint raw                # it reads the gradients as they came
-    bint until_nan          # it may stop at the first chunk whose sum is NaN
-    const int* rows         # hyper row of each task
-    double* hypers          # rows of MAX_HYPERS
-    const double* decay     # one per task, as the next three
-    const double* scale
-    const double* trust
-    const uint64_t* keys    # of the random generator
-    double clip
-    bint stochastic
-    uint64_t key            # of seed and step
-
-
-cdef void run_span(
-    const Work* work, Py_ssize_t c, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
-) noexcept nogil:
-    cdef Py_ssize_t t = work.chunks[c].task
-    cdef const Task* task = &work.tasks[t]
-    cdef const double* hyper = &work.hypers[work.rows[t] * MAX_HYPERS]
-    if work.measure == NULL:
-        work.update[<int>task.layout](hyper, &task.arrays, start, stop, prologue)
-    else:
-        work.measure[<int>task.layout](hyper, &task.arrays, start, stop, prologue, &work.squares[2 * c])
-
-
-cdef void run_chunk(const Work* work, Py_ssize_t c) noexcept nogil:
-    cdef const Chunk* chunk = &work.chunks[c]
-    cdef const Task* task = &work.tasks[chunk.task]
-    cdef total_f total = work.total[<int>task.layout]
-    cdef Py_ssize_t start = chunk.start
-    cdef Prologue prologue = prologue_of(work, chunk.task)
-    cdef Prologue undecayed = prologue
-    if not task.present:
-        return
-    if work.decoupled:
-        undecayed.decay = 0
-    if task.width == 0 or work.raw:
-        run_span(work, c, start, chunk.stop, &prologue)
-    else:
-        while start < chunk.stop:
-            prologue.mean = total(&task.arrays, start, start + task.width, &undecayed) / <double>task.width
-            run_span(work, c, start, start + task.width, &prologue)
-            start += task.width
-
-
-cdef Prologue prologue_of(const Work* work, Py_ssize_t t) noexcept nogil:
-    cdef Prologue p
-    cdef uint64_t key
-    p.clip, p.decay, p.mean, p.scale, p.trust = 1, 0, 0, 1, 1
-    p.rounding.stochastic, p.rounding.key0, p.rounding.key1 = False, 0, 0
-    if not work.raw:
-        p.clip, p.decay, p.scale, p.trust = work.clip, work.decay[t], work.scale[t], work.trust[t]
-    if work.stochastic:
-        key = mixed(work.key ^ work.keys[t])
-        p.rounding.stochastic = True
-        p.rounding.key0, p.rounding.key1 = <uint32_t>key, <uint32_t>(key >> 32)
-    return p
-
-
-cdef uint64_t mixed(uint64_t x) noexcept nogil:
-    """Spread every bit of x over all bits: the finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
-    x += <uint64_t>0x9e3779b97f4a7c15
-    x = (x ^ (x >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
-    x = (x ^ (x >> 27)) * <uint64_t>0x94d049bb133111eb
-    return x ^ (x >> 31)
-
-
-cdef void run_blocks(const Work* work, long n_blocks, long* next_block) noexcept nogil:
-    """Take blocks until none is left."""
-    cdef long block = fetch_add(next_block, 1)
-    cdef Py_ssize_t c
-    while block < n_blocks:
-        for c in range(work.blocks[block], work.blocks[block + 1]):
-            run_chunk(work, c)
-            if work.until_nan and work.squares[2 * c + 1] != 0:
-                fetch_add(next_block, n_blocks)     # nobody takes another one
-                return
-        block = fetch_add(next_block, 1)
-
-
-cdef class Crew:
-    """The threads of one step: the caller, and those helpers of the pool that wake up in time.
-
-    The caller starts at once and takes blocks until none is left; then it waits only for helpers that are inside a
-    block. A helper that wakes up later finds nothing to do, so nobody ever waits for a busy pool.
-    """
-    cdef Plan plan
-    cdef long n_blocks
-    cdef long next_block
-    cdef long inside        # helpers that may be inside a block
-
-    def __cinit__(self, Plan plan):
-        self.plan = plan
-        self.n_blocks = plan.work.n_blocks
-
-    def help(self):
-        """Take blocks, in a thread of the pool."""
-        with nogil:
-            fetch_add(&self.inside, 1)
-            run_blocks(&self.plan.work, self.n_blocks, &self.next_block)
-            fetch_add(&self.inside, -1)
-
-    cdef void lead(self) noexcept nogil:
-        run_blocks(&self.plan.work, self.n_blocks, &self.next_block)
-        while fetch_add(&self.inside, 0) != 0:
-            yield_thread()
-
-
-# ---- plans
-
-cdef struct Door:           # what a gradient must look like to go straight to the kernels
-    int ndim
-    const Py_ssize_t* shape
-    char format             # the parameter's own, or
-    char compute_format     # the compute type's
-    Layout layout
-    Layout compute_layout
-
-
-# dtype name -> layout and buffer format, the same for a gradient in the compute type, the compute type
-_DTYPES = {
-    "float32": (FLOAT32, b"f", FLOAT32, b"f", np.dtype(np.float32)),
-    "float64": (FLOAT64, b"d", FLOAT64, b"d", np.dtype(np.float64)),
-    "float16": (FLOAT16, b"e", FLOAT16_MIXED, b"f", np.dtype(np.float32)),
-    "bfloat16": (BFLOAT16, b"H", BFLOAT16_MIXED, b"f", np.dtype(np.float32)),
+# dtype name -> layout and buffer format of a gradient of the same dtype, and of one of the compute dtype
+_LAYOUTS = {
+    "float32": (FLOAT32, b"f", FLOAT32, b"f"),
+    "float64": (FLOAT64, b"d", FLOAT64, b"d"),
+    "float16": (FLOAT16, b"e", FLOAT16_MIXED, b"f"),
+    "bfloat16": (BFLOAT16, b"H", BFLOAT16_MIXED, b"f"),
 }
-
-
-def has_kernel(dtype):
-    """Tell whether parameters and gradients of this dtype have kernels."""
-    return dtype.name in _DTYPES
-
-
-def compute_dtype(dtype):
-    """Return the dtype that kernels compute in, and slots have, for parameters of `dtype`.
-
-    Returns
-    -------
-    dtype
-        float64 for float64; float32 for float32, float16 and bfloat16.
-
-    Raises
-    ------
-    TypeError
-        If no kernel takes parameters of this dtype.
-    """
-    if not has_kernel(dtype):
-        raise TypeError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype}")
-    return _DTYPES[dtype.name][4]
-
-
-def _bits(array):
-    # bfloat16 has no buffer format: the kernels see uint16
-    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
-
-
-cdef Py_ssize_t chunk_length(const Task* task) noexcept:
-    # whole output channels where the gradient is centralized
-    return CHUNK if task.width == 0 else max(1, CHUNK // task.width) * task.width
 
 
 cdef class Plan:
@@ -341,14 +73,21 @@ cdef class Plan:
         May be written between steps.
     clip : float
         Factor of all gradients before anything else, 1 at first. May be set between steps.
+    takes_rows, lazy, merge : bool
+        Whether row gradients are taken (False at first); whether rows without a gradient stay as they are, or take a
+        step with a gradient of 0; whether rows that share an index are summed first (without lazy they always are).
+        May be set between steps.
     """
     cdef Work work
     cdef Door* doors
     cdef Py_buffer* views           # of this step's gradients
     cdef RuleKernels* rule
     cdef Py_ssize_t count
-    cdef int n_rows
+    cdef Py_ssize_t room_for_squares
+    cdef Py_ssize_t room_for_scratch
+    cdef int n_hypers
     cdef bint busy
+    cdef object held                # the gradients that are open already
     cdef readonly object decay
     cdef readonly object scale
     cdef readonly object trust
@@ -364,6 +103,10 @@ cdef class Plan:
     cdef tuple parameters
     cdef list pinned                # memoryviews that keep parameters and slots where they are
     cdef list converted             # copies of gradients, for the time of a step
+    cdef list row_gradients         # a RowGradient for each parameter that has met one
+    cdef public bint takes_rows     # the rule has a step on rows
+    cdef public bint lazy           # rows without a gradient stay as they are
+    cdef public bint merge          # rows that share an index are summed first
 
     def __cinit__(self, rule, names, parameters, slots, centralize, rows=None):
         cdef Py_ssize_t i
@@ -380,36 +123,38 @@ cdef class Plan:
         self.decay_view, self.scale_view, self.trust_view = self.decay, self.scale, self.trust
         self.rows_view = self.rows
         self.keys = np.array([crc32(name.encode()) for name in names], np.uint64)
-        self.n_rows = self.rows.max(initial=0) + 1
+        self.n_hypers = self.rows.max(initial=0) + 1
 
         self.doors = <Door*>allocate(self.count, sizeof(Door))
         self.views = <Py_buffer*>allocate(self.count, sizeof(Py_buffer))
         self.work.tasks = <Task*>allocate(self.count, sizeof(Task))
-        self.work.hypers = <double*>allocate(self.n_rows * MAX_HYPERS, sizeof(double))
+        self.work.segments = <Segment*>allocate(self.count, sizeof(Segment))
+        self.work.n_tasks = self.count
+        self.row_gradients = [None] * self.count
+        self.merge = self.lazy = True
+        self.work.hypers = <double*>allocate(self.n_hypers * MAX_HYPERS, sizeof(double))
         if self.count:
             self.work.decay, self.work.scale = &self.decay_view[0], &self.scale_view[0]
-            self.work.trust, self.work.rows = &self.trust_view[0], &self.rows_view[0]
+            self.work.trust, self.work.hyper_rows = &self.trust_view[0], &self.rows_view[0]
             self.work.keys = &self.keys[0]
-        self.work.total = self.table.total
-        self.work.decoupled = self.rule != NULL and self.rule.decoupled
-        self.work.clip = 1
+        self.work.rule, self.work.total, self.work.clip = self.rule, self.table.total, 1
+        self.work.gradient = find_rule(self.table, "gradient").update
         for i in range(self.count):
             self.add_task(i, [slot[i] for slot in slots], centralize[i])
-        self.cut()
 
     def __dealloc__(self):
         PyMem_Free(self.doors)
         PyMem_Free(self.views)
         PyMem_Free(self.work.tasks)
         PyMem_Free(self.work.hypers)
-        PyMem_Free(self.work.chunks)
-        PyMem_Free(self.work.blocks)
+        PyMem_Free(self.work.segments)
         PyMem_Free(self.work.squares)
+        PyMem_Free(self.work.scratch)
 
     @property
     def decoupled(self):
         """Whether the rule decays the parameter itself instead of through its gradient."""
-        return bool(self.work.decoupled)
+        return self.rule != NULL and bool(self.rule.decoupled)
 
     @property
     def clip(self):
@@ -450,11 +195,13 @@ cdef class Plan:
             task.arrays.slot1 = self.pin(i, slots[1])
         if len(slots) > 2:
             task.arrays.slot2 = self.pin(i, slots[2])
-        layout, format, compute_layout, compute_format, _ = _DTYPES[parameter.dtype.name]
+        layout, format, compute_layout, compute_format = _LAYOUTS[parameter.dtype.name]
         door.layout, door.compute_layout = layout, compute_layout
         door.format, door.compute_format = ord(format), ord(compute_format)
         task.size = parameter.size
-        task.width = task.size // parameter.shape[0] if centralize and task.size else 0
+        task.table_rows = parameter.shape[0] if parameter.ndim else 1
+        task.width = task.size // task.table_rows if task.size else 0
+        task.centralized = centralize and task.size > 0
         return 0
 
     cdef void* pin(self, Py_ssize_t i, array) except? NULL:
@@ -464,33 +211,9 @@ cdef class Plan:
             raise ValueError(
                 f"parameter {self.names[i]!r} and its slots must be writable, C-contiguous, aligned and of native byte "
                 "order")
-        view = memoryview(_bits(array))
+        view = memoryview(as_bits(array))
         self.pinned.append(view)
         return PyMemoryView_GET_BUFFER(view).buf
-
-    cdef int cut(self) except -1:
-        """Cut the parameters into chunks, and gather chunks of small parameters into blocks."""
-        cdef Py_ssize_t n_chunks = 0, length, start, i, c, first, elements
-        for i in range(self.count):
-            length = chunk_length(&self.work.tasks[i])
-            n_chunks += (self.work.tasks[i].size + length - 1) // length
-        self.work.chunks = <Chunk*>allocate(n_chunks, sizeof(Chunk))
-        self.work.blocks = <Py_ssize_t*>allocate(n_chunks + 1, sizeof(Py_ssize_t))
-        self.work.squares = <double*>allocate(2 * n_chunks, sizeof(double))
-        c = 0
-        for i in range(self.count):
-            length = chunk_length(&self.work.tasks[i])
-            for start in range(0, self.work.tasks[i].size, length):
-                self.work.chunks[c] = Chunk(i, start, min(start + length, self.work.tasks[i].size))
-                c += 1
-        first = elements = 0
-        for c in range(n_chunks):
-            elements += self.work.chunks[c].stop - self.work.chunks[c].start
-            if elements >= CHUNK or c + 1 - first == BLOCK or c + 1 == n_chunks:
-                self.work.n_blocks += 1
-                self.work.blocks[self.work.n_blocks] = c + 1
-                first, elements = c + 1, 0
-        return 0
 
     def step(self, gradients, hypers):
         """Update every parameter once.
@@ -511,18 +234,17 @@ cdef class Plan:
         RuntimeError
             If another thread is inside a step of this plan.
         """
-        cdef Py_ssize_t elements
         self.enter()
         try:
-            self.work.update, self.work.measure = self.rule.update, NULL
-            self.work.raw = self.work.until_nan = False
+            self.work.measure, self.work.raw, self.work.until_nan = NULL, False, False
             self.fill(hypers)
-            elements = self.collect(gradients)
-            self.run(elements)
+            if self.held is None or self.held is not gradients:
+                self.collect(gradients)
+            self.run()
         finally:
             self.leave()
 
-    def measure(self, measure, gradients, hypers=None):
+    def measure(self, measure, gradients, hypers=None, hold=False):
         """Sum the squares of two quantities over each parameter, in a pass that only reads.
 
         Parameters
@@ -533,28 +255,36 @@ cdef class Plan:
         gradients, hypers
             As for `step`; 'norm' and 'finite' need no hypers.
 
+        hold : bool, default False
+            Keep the gradients open for a step with the same object `gradients`, which must follow at once.
+
         Returns
         -------
         ndarray of float64, shape (n, 2)
-            Accumulated in float64 and in a fixed order; 0 for a parameter without a gradient.
+            Accumulated in float64 and in a fixed order; 0 for a parameter without a gradient. For a row gradient, whose
+            rows count after merging, the first of the two has no meaning.
         """
         cdef MeasureKernels* kernels = find_measure(self.table, measure)
-        cdef Py_ssize_t elements, c, n_chunks
         cdef double[:, ::1] sums = np.zeros((self.count, 2))
+        cdef Py_ssize_t t, c
         self.enter()
         try:
-            self.work.measure = kernels.measure
+            self.work.measure = kernels
             self.work.raw, self.work.until_nan = hypers is None, measure == "finite"
             if hypers is not None:
                 self.fill(hypers)
-            elements = self.collect(gradients)
-            n_chunks = self.work.blocks[self.work.n_blocks]
-            memset(self.work.squares, 0, 2 * n_chunks * sizeof(double))
-            self.run(elements)
-            for c in range(n_chunks):
-                sums[self.work.chunks[c].task, 0] += self.work.squares[2 * c]
-                sums[self.work.chunks[c].task, 1] += self.work.squares[2 * c + 1]
-        finally:
+            self.collect(gradients)
+            self.run()
+            for t in range(self.count):
+                for c in range(self.work.tasks[t].n_chunks):
+                    sums[t, 0] += self.work.squares[2 * (self.work.tasks[t].first_chunk + c)]
+                    sums[t, 1] += self.work.squares[2 * (self.work.tasks[t].first_chunk + c) + 1]
+        except BaseException:
+            self.leave()
+            raise
+        if hold:
+            self.held, self.busy = gradients, False
+        else:
             self.leave()
         return np.asarray(sums)
 
@@ -565,18 +295,22 @@ cdef class Plan:
         return 0
 
     cdef void leave(self) noexcept:
+        self.release()
+        self.busy = False
+
+    cdef void release(self) noexcept:
         cdef Py_ssize_t i
         for i in range(self.count):
             PyBuffer_Release(&self.views[i])    # nothing to do where none is open
         self.converted.clear()
-        self.busy = False
+        self.held = None
 
     cdef int fill(self, hypers) except -1:
         cdef Py_ssize_t r
         cdef int k
-        if len(hypers) != self.n_rows:
-            raise ValueError(f"hypers must have {self.n_rows} rows, got {len(hypers)}")
-        for r in range(self.n_rows):
+        if len(hypers) != self.n_hypers:
+            raise ValueError(f"hypers must have {self.n_hypers} rows, got {len(hypers)}")
+        for r in range(self.n_hypers):
             row = <tuple?>hypers[r]
             if len(row) != self.rule.hypers:
                 raise ValueError(f"hypers[{r}] must have {self.rule.hypers} numbers, got {len(row)}")
@@ -584,10 +318,12 @@ cdef class Plan:
                 self.work.hypers[r * MAX_HYPERS + k] = row[k]
         return 0
 
-    cdef Py_ssize_t collect(self, gradients) except -1:
-        """Open every gradient; return the number of elements to update."""
-        cdef Py_ssize_t i, elements = 0
+    cdef int collect(self, gradients) except -1:
+        """Open every gradient, or none."""
+        cdef Py_ssize_t i
         cdef Task* task
+        if self.held is not None:       # of a measurement that no step followed
+            self.release()
         if not isinstance(gradients, (tuple, list)):
             raise TypeError(
                 f"gradients must be a tuple or list with one entry per parameter, got {type(gradients).__name__}")
@@ -595,18 +331,20 @@ cdef class Plan:
             raise ValueError(
                 f"gradients must have one entry per parameter, {self.count} in all, got {len(gradients)}")
         for i in range(self.count):
-            if not 0 <= self.rows_view[i] < self.n_rows:
-                raise ValueError(f"rows[{i}] must be in [0, {self.n_rows}), got {self.rows_view[i]}")
+            if not 0 <= self.rows_view[i] < self.n_hypers:
+                raise ValueError(f"rows[{i}] must be in [0, {self.n_hypers}), got {self.rows_view[i]}")
             task = &self.work.tasks[i]
             gradient = gradients[i]
             task.present = gradient is not None
-            if task.present:
-                if not self.open(i, gradient):
+            task.rows = NULL
+            if task.present and not self.open(i, gradient):
+                if is_rows(gradient):
+                    self.open_rows(i, gradient)
+                else:
                     gradient = self.convert(i, gradient)
                     self.converted.append(gradient)
                     self.open(i, gradient)
-                elements += task.size
-        return elements
+        return 0
 
     cdef bint open(self, Py_ssize_t i, gradient) noexcept:
         """Take a gradient as it is, if it fits."""
@@ -632,6 +370,29 @@ cdef class Plan:
         PyBuffer_Release(view)
         return False
 
+    cdef int open_rows(self, Py_ssize_t i, gradient) except -1:
+        """Take a row gradient: merge its rows and check their range, without touching the parameter."""
+        cdef Task* task = &self.work.tasks[i]
+        parameter = self.parameters[i]
+        name = f"gradients[{i}], of parameter {self.names[i]!r},"
+        if not self.takes_rows:
+            raise TypeError(f"{name} must be dense: this optimizer looks at whole parameters, got {gradient!r}")
+        indices, values = gradient.indices, gradient.values
+        if gradient.dense_shape != parameter.shape or values.shape != (len(indices), *parameter.shape[1:]):
+            raise ValueError(
+                f"{name} must have dense_shape {parameter.shape}, got {gradient.dense_shape} and values of shape "
+                f"{values.shape}")
+        same = values.dtype.name == parameter.dtype.name
+        values = converted(values, parameter.dtype if same else compute_dtype(parameter.dtype))
+        if self.row_gradients[i] is None:
+            self.row_gradients[i] = RowGradient()
+        (<RowGradient>self.row_gradients[i]).open(
+            task, &self.doors[i], name, parameter, indices, values, same, self.merge or not self.lazy)
+        task.lazy = self.lazy
+        if not self.lazy:
+            (<RowGradient>self.row_gradients[i]).fill_buckets(task)
+        return 0
+
     cdef object convert(self, Py_ssize_t i, gradient):
         """Copy a gradient of another float dtype or memory order, or say why it cannot be one."""
         parameter = self.parameters[i]
@@ -640,24 +401,34 @@ cdef class Plan:
         if array.shape != parameter.shape:
             raise ValueError(f"{name} must have shape {parameter.shape}, got {array.shape}")
         same = array.dtype.name == parameter.dtype.name
-        return _bits(converted(array, parameter.dtype if same else compute_dtype(parameter.dtype)))
+        return as_bits(converted(array, parameter.dtype if same else compute_dtype(parameter.dtype)))
 
-    cdef int run(self, Py_ssize_t elements) except -1:
-        cdef long next_block = 0
+    cdef int run(self) except -1:
         cdef Py_ssize_t threads = 1
-        cdef Crew crew
-        if elements >= <Py_ssize_t>THREAD_ELEMENTS:
-            threads = min(runtime.get_num_threads(), self.work.n_blocks)
-        if threads == 1:
-            with nogil:
-                run_blocks(&self.work, self.work.n_blocks, &next_block)
-            return 0
-        crew = Crew(self)
-        try:
-            runtime.call_helpers(crew.help, threads - 1)
-        finally:            # whatever interrupts the calling: a helper may be at work already
-            with nogil:
-                crew.lead()
+        arrange(&self.work)
+        if self.work.n_elements >= <Py_ssize_t>THREAD_ELEMENTS:
+            threads = runtime.get_num_threads()
+        if self.work.measure != NULL:
+            self.make_room_for_squares()
+        elif not self.lazy:
+            self.make_room_for_scratch(max(threads, 1))
+        return run_blocks(run_block, &self.work, self.work.n_blocks, threads)
+
+    cdef int make_room_for_squares(self) except -1:
+        if self.room_for_squares < self.work.n_chunks:
+            PyMem_Free(self.work.squares)
+            self.work.squares, self.room_for_squares = NULL, 0
+            self.work.squares = <double*>allocate(self.work.n_chunks, 2 * sizeof(double))
+            self.room_for_squares = self.work.n_chunks
+        memset(self.work.squares, 0, 2 * self.work.n_chunks * sizeof(double))
+        return 0
+
+    cdef int make_room_for_scratch(self, Py_ssize_t threads) except -1:
+        if self.room_for_scratch < threads:
+            PyMem_Free(self.work.scratch)
+            self.work.scratch, self.room_for_scratch = NULL, 0
+            self.work.scratch = <char*>allocate(threads, CHUNK * sizeof(double))
+            self.room_for_scratch = threads
         return 0
 
 

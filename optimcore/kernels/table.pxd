@@ -1,5 +1,5 @@
 """The kernel table: what one ISA build offers to the driver, handed over in a capsule."""
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, int64_t
 
 from .storage cimport LAYOUTS
 from .rules cimport Prologue
@@ -7,6 +7,12 @@ from .rules cimport Prologue
 # update elements start..stop of one parameter: hyper is the rule's struct, arrays the layout's struct
 ctypedef void (*update_f)(
     const void* hyper, const void* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
+) noexcept nogil
+
+# update rows[first..last] of one parameter, each of `width` elements: row r of the gradient belongs to row rows[r]
+ctypedef void (*update_rows_f)(
+    const void* hyper, const void* arrays, const int64_t* rows, Py_ssize_t first, Py_ssize_t last, Py_ssize_t width,
+    const Prologue* prologue
 ) noexcept nogil
 
 # sum the decayed gradient over elements start..stop
@@ -36,6 +42,7 @@ ctypedef struct RuleKernels:
     int slots
     bint decoupled          # the rule reads the decay itself; its gradient goes without
     update_f[<int>LAYOUTS] update
+    update_rows_f[<int>LAYOUTS] update_rows
 
 ctypedef struct MeasureKernels:
     const char* name

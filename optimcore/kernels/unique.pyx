@@ -16,11 +16,11 @@ from libc.stdint cimport UINT32_MAX, int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
-from .driver cimport active_table
+from .isa cimport active_table
 from .storage cimport BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Arrays, Layout
 from .table cimport KernelTable
 
-from optimcore.kernels.driver import compute_dtype
+from optimcore.kernels.arrays import compute_dtype
 
 cdef extern from "platform.h":
     void prefetch(const void* address) noexcept nogil

@@ -53,6 +53,8 @@ class Adagrad(Optimizer):
     array([0.5, 2.5], dtype=float32)
     """
 
+    _lazy = _use_lazy = True
+
     def __init__(self, params, accum=0.1, learning_rate=1e-3, update_slots=True, loss_scale=1.0, weight_decay=0.0):
         initial = check_at_least("accum", accum, 0)
         self.update_slots = check_flag("update_slots", update_slots)

@@ -2,8 +2,9 @@
 
 from itertools import pairwise
 
+from .. import gradients as gradient_functions
 from ..checks import check_flag, check_positive
-from ..kernels import driver, gradient
+from ..kernels import driver
 from ..parameter import Parameter, ParameterTuple
 from .groups import collect, plain_entries, read_groups
 from .rates import check_decay, check_lengths, is_dynamic, make_rate, read_decay, reader
@@ -125,6 +126,8 @@ class Optimizer:
     """
 
     _plan = None  # made by build_plan in classes whose rule is a kernel
+    _lazy = None  # what `use_lazy` must be: True where a gradient of 0 changes nothing, None where it is free
+    _use_lazy = False
     _max_grad_norm = None
     _stochastic_rounding = False
     rounding_seed = 0
@@ -207,7 +210,7 @@ class Optimizer:
             What `construct` returns: True for the optimizers of this package.
         """
         if self._max_grad_norm is not None and self._plan is None:
-            gradients = gradient.clip_by_global_norm(gradients, self._max_grad_norm * self._loss_scale)
+            gradients = gradient_functions.clip_by_global_norm(gradients, self._max_grad_norm * self._loss_scale)
         result = self.construct(gradients)
         self.global_step += 1
         return result
@@ -234,12 +237,13 @@ class Optimizer:
         if self._dynamic_decay:
             plan.decay[:] = self._scaled_decay()
         if self._max_grad_norm is not None:
-            norm = gradient.norm_of(plan.measure("norm", gradients)) * self.reciprocal_scale
-            plan.clip = gradient.clip_factor(norm, self._max_grad_norm)
+            squares = plan.measure("norm", gradients, hold=True)
+            norm = gradient_functions.norm_of(squares) * self.reciprocal_scale
+            plan.clip = gradient_functions.clip_factor(norm, self._max_grad_norm)
         if self._stochastic_rounding:
             plan.round_stochastically(self.rounding_seed, self.global_step)
 
-    def build_plan(self, rule, *slots, centralize=True, rows=None):
+    def build_plan(self, rule, *slots, centralize=True, rows=None, takes_rows=True):
         """Let a kernel do the steps; a subclass calls it last in its constructor.
 
         Parameters
@@ -252,6 +256,8 @@ class Optimizer:
             False if this optimizer never centralizes gradients.
         rows : sequence of int, optional
             Per parameter, which of the tuples of `hypers` it takes. Default: that of its rate.
+        takes_rows : bool, default True
+            False if the rule has no step on rows, because it looks at whole parameters.
         """
         _check_memory(self._parameters)
         plan = driver.Plan(
@@ -265,6 +271,7 @@ class Optimizer:
         plan.scale[:] = self.reciprocal_scale
         if not self._dynamic_decay:
             plan.decay[:] = self._scaled_decay()
+        plan.takes_rows, plan.merge, plan.lazy = takes_rows, self.unique, self.use_lazy
         self.rule, self._plan = rule, plan
 
     def give_up_decay_and_scale(self):
@@ -460,7 +467,7 @@ class Optimizer:
         return self._transform(gradients, out, scale=self.reciprocal_scale)
 
     def _transform(self, gradients, out, decay=None, centralize=None, scale=1.0):
-        return gradient.transform(
+        return gradient_functions.prepare(
             [p.name for p in self._parameters],
             [p.data for p in self._parameters],
             gradients,
@@ -492,6 +499,28 @@ class Optimizer:
     @unique.setter
     def unique(self, value):
         self._unique = check_flag("unique", value)
+        if self._plan is not None:
+            self._plan.merge = value
+
+    @property
+    def use_lazy(self):
+        """bool : whether rows without a gradient stay as they are when a gradient is a `RowTensor`; it can be set.
+
+        False: they take the step of the rule with a gradient of 0, without weight decay, which costs a pass over the
+        whole table. True: cost follows the rows of the gradient. Rules that a gradient of 0 leaves at rest are always
+        lazy; `Rprop` never is, because the first step of a row would be no different from its others. For `Adam` and
+        `LazyAdam` this is MindSpore's meaning; for others it is an extension.
+        """
+        return self._use_lazy
+
+    @use_lazy.setter
+    def use_lazy(self, value):
+        check_flag("use_lazy", value)
+        if self._lazy is not None and value is not self._lazy:
+            raise ValueError(f"use_lazy must be {self._lazy} for {type(self).__name__}, got {value}")
+        self._use_lazy = value
+        if self._plan is not None:
+            self._plan.lazy = value
 
     @property
     def max_grad_norm(self):

@@ -93,6 +93,8 @@ class FTRL(Optimizer):
     array([-0.375,  0.   ], dtype=float32)
     """
 
+    _lazy = _use_lazy = True
+
     def __init__(
         self,
         params,

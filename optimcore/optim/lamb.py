@@ -69,7 +69,7 @@ class Lamb(Optimizer):
         super().__init__(learning_rate, params, weight_decay)
         self.moments1 = self.make_slot("lamb_m")
         self.moments2 = self.make_slot("lamb_v")
-        self.build_plan("lamb", self.moments1, self.moments2)
+        self.build_plan("lamb", self.moments1, self.moments2, takes_rows=False)
 
     def hyper(self, lr):
         """Return rate, betas, eps and the corrections of the moments' bias."""

@@ -3,8 +3,9 @@
 import numpy as np
 
 from ..checks import check_finite, check_flag
-from ..kernels import gradient
+from ..gradients import clip_factor, norm_of
 from ..kernels.driver import Plan
+from ..kernels.gradient import transform
 from .base import Optimizer
 from .rates import read_decay
 
@@ -106,14 +107,30 @@ class LARS(Optimizer):
     def global_step(self, value):
         self.optimizer.global_step = value
 
+    @property
+    def stochastic_rounding(self):
+        """bool : that of the wrapped optimizer."""
+        return self.optimizer.stochastic_rounding
+
+    @stochastic_rounding.setter
+    def stochastic_rounding(self, value):
+        self.optimizer.stochastic_rounding = value
+
+    @property
+    def rounding_seed(self):
+        """int : that of the wrapped optimizer."""
+        return self.optimizer.rounding_seed
+
+    @rounding_seed.setter
+    def rounding_seed(self, value):
+        self.optimizer.rounding_seed = value
+
     def __call__(self, gradients):
         """Do one step of the wrapped optimizer; see `Optimizer.__call__`."""
         clip, decay, scale = self._factors(self._reader.measure("norm", gradients))
         plan = self.optimizer._plan
         if plan is None or plan.decoupled:  # it does not do all of this in its step: it gets new gradients
-            return self.optimizer(
-                gradient.transform(self._names, self._arrays, gradients, decay=decay, scale=scale, clip=clip)
-            )
+            return self.optimizer(transform(self._names, self._arrays, gradients, decay=decay, scale=scale, clip=clip))
         plan.clip, plan.decay[:], plan.scale[:] = clip, decay, scale
         try:
             return self.optimizer(gradients)
@@ -125,7 +142,7 @@ class LARS(Optimizer):
         unscale = self.optimizer.reciprocal_scale
         clip = 1.0
         if self.max_grad_norm is not None:
-            clip = gradient.clip_factor(gradient.norm_of(squares) * unscale, self.max_grad_norm)
+            clip = clip_factor(norm_of(squares) * unscale, self.max_grad_norm)
         norm, gradient_norm = np.sqrt(squares).T
         decay = np.array([read_decay(d, self.global_step) for d in self._taken_decay])
         divisor = gradient_norm * (clip * unscale) + decay * norm + self.epsilon

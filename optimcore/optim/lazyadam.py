@@ -31,6 +31,8 @@ class LazyAdam(Adam):
     array([0.5, 2.5], dtype=float32)
     """
 
+    _lazy = _use_lazy = True
+
     def __init__(
         self,
         params,

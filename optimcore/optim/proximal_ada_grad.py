@@ -53,6 +53,8 @@ class ProximalAdagrad(Optimizer):
     array([0., 2.], dtype=float32)
     """
 
+    _lazy = _use_lazy = True
+
     def __init__(
         self,
         params,

@@ -59,6 +59,8 @@ class Rprop(FirstStepOptimizer):
     array([-0.25,  3.25], dtype=float32)
     """
 
+    _lazy = False
+
     def __init__(self, params, learning_rate=0.1, etas=(0.5, 1.2), step_sizes=(1e-6, 50.0), weight_decay=0.0):
         minus, plus = check_pair("etas", etas)
         check_fraction("etas[0]", minus)

@@ -77,6 +77,7 @@ class SGD(FirstStepOptimizer):
         self.accum = self.make_slot("accum")
         self.stat = self._views_of_flags()
         if self.momentum == 0:
+            self._lazy = self._use_lazy = True
             self.build_plan("sgd")
         else:
             self.build_plan_with_first_step("sgd_nesterov" if nesterov else "sgd_momentum", self.accum)

@@ -3,7 +3,7 @@ import threading
 import numpy as np
 import pytest
 
-from optimcore.kernels import driver
+from optimcore.kernels import isa as builds
 from optimcore.kernels.driver import Plan
 
 
@@ -46,7 +46,7 @@ def test_memory_that_cannot_be_updated_in_place(spoil):
 
 
 def test_dtype_without_a_kernel():
-    with pytest.raises(TypeError, match="dtype must be one of float32, float64, .* got int64"):
+    with pytest.raises(TypeError, match="dtype must be one of float16, bfloat16, float32, float64, got int64"):
         make_plan([np.zeros(3, np.int64)], "sgd", 0)
 
 
@@ -134,4 +134,4 @@ def test_mean_is_exact_where_float32_sums_are_not():
 
 def test_isa_that_is_not_there():
     with pytest.raises(ValueError, match="OPTIMCORE_ISA must name an ISA build"):
-        driver.use_isa("avx1024")
+        builds.use_isa("avx1024")

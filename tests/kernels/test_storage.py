@@ -4,18 +4,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from optimcore.kernels import driver
+from optimcore.kernels import isa as builds
 from optimcore.kernels.driver import Plan
 
 DTYPES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
-@pytest.fixture(params=driver.available_isas())
+@pytest.fixture(params=builds.available_isas())
 def isa(request):
-    before = driver.active_isa()
-    driver.use_isa(request.param)
+    before = builds.active_isa()
+    builds.use_isa(request.param)
     yield request.param
-    driver.use_isa(before)
+    builds.use_isa(before)
 
 
 @pytest.fixture(params=DTYPES)
@@ -113,13 +113,13 @@ def test_stochastic_rounding_of_what_is_not_finite_or_too_large(isa, dtype):
 
 
 def test_stochastic_rounding_has_equal_bits_on_every_isa(dtype):
-    before = driver.active_isa()
+    before = builds.active_isa()
     values = np.random.default_rng(5).standard_normal(100_003).astype(np.float32)
     results = set()
-    for isa in driver.available_isas():
-        driver.use_isa(isa)
+    for isa in builds.available_isas():
+        builds.use_isa(isa)
         results.add(store(values, dtype, (7, 8)).tobytes())
-    driver.use_isa(before)
+    builds.use_isa(before)
     assert len(results) == 1
 
 

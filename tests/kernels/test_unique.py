@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import optimcore
-from optimcore.kernels import driver
+from optimcore.kernels import isa as builds
 from optimcore.kernels import unique as kernel
+from optimcore.kernels.arrays import compute_dtype
 
 SIZES = (0, 1, 2, 15, 16, 17, 1000, 100_000)
 STORAGE = ("float16", "bfloat16", "float32", "float64")
@@ -166,7 +167,7 @@ def make_values(k, width, storage):
 
 def sums_in_order(inverse, values, u):
     """Return the sums that a loop over the rows makes, in the compute dtype."""
-    rows = values.astype(driver.compute_dtype(values.dtype))
+    rows = values.astype(compute_dtype(values.dtype))
     merged = np.empty((u, values.shape[1]), rows.dtype)
     seen = set()
     for slot, row in zip(inverse, rows, strict=True):
@@ -203,13 +204,13 @@ def test_first_row_keeps_its_bits():
 @pytest.fixture
 def settings():
     """Put threads and ISA back as they were."""
-    threads, isa = optimcore.get_num_threads(), driver.active_isa()
+    threads, isa = optimcore.get_num_threads(), builds.active_isa()
     yield
     optimcore.set_num_threads(threads)
-    driver.use_isa(isa)
+    builds.use_isa(isa)
 
 
-@pytest.mark.parametrize("isa", driver.available_isas())
+@pytest.mark.parametrize("isa", builds.available_isas())
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_bits_do_not_depend_on_threads_or_isa(threads, isa, settings):
     """Numbers and sums are the same for every thread count and ISA build."""
@@ -224,10 +225,10 @@ def test_bits_do_not_depend_on_threads_or_isa(threads, isa, settings):
         return [array.tobytes() for array in arrays]
 
     optimcore.set_num_threads(1)
-    driver.use_isa("baseline")
+    builds.use_isa("baseline")
     expected = results()
     optimcore.set_num_threads(threads)
-    driver.use_isa(isa)
+    builds.use_isa(isa)
     assert results() == expected
 
 

@@ -8,6 +8,7 @@ from cases import CASES, CONV_GROUPS, DTYPES, TOLERANCE, conv_arrays, gradients_
 
 import optimcore
 from optimcore.kernels import driver
+from optimcore.kernels import isa as builds
 
 # around every vector width, around a chunk (16384 elements), and many chunks
 SIZES = [0, 1, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 1000, 16383, 16385, 100_003]
@@ -20,10 +21,10 @@ def case(request):
 
 @pytest.fixture
 def restore_runtime():
-    threads, isa, elements = optimcore.get_num_threads(), driver.active_isa(), driver.THREAD_ELEMENTS
+    threads, isa, elements = optimcore.get_num_threads(), builds.active_isa(), driver.THREAD_ELEMENTS
     yield
     optimcore.set_num_threads(threads)
-    driver.use_isa(isa)
+    builds.use_isa(isa)
     driver.THREAD_ELEMENTS = elements
 
 
@@ -77,8 +78,8 @@ def test_same_bits_for_every_isa_and_thread_count(case, dtype, restore_runtime):
     ]
     driver.THREAD_ELEMENTS = 0  # threads even for this little work
     states = []
-    for isa in driver.available_isas():
-        driver.use_isa(isa)
+    for isa in builds.available_isas():
+        builds.use_isa(isa)
         for threads in (1, 2, 3, 7):
             optimcore.set_num_threads(threads)
             arrays = {name: a.copy() for name, a in initial.items()}
@@ -87,11 +88,13 @@ def test_same_bits_for_every_isa_and_thread_count(case, dtype, restore_runtime):
             optimizer.stochastic_rounding = True
             take_steps(optimizer, arrays, 3)
             states.append(state_of(optimizer))
-    assert len(states) == 4 * len(driver.available_isas())
+    assert len(states) == 4 * len(builds.available_isas())
     assert all(state == states[0] for state in states)
 
 
 def test_fused_step_equals_separate_methods(case):
+    if case.lars is not None:  # there is no method for what it does: see test_lars.py
+        return
     arrays, twin = conv_arrays(), conv_arrays()
     decays = dict(weight_decay=0.01, loss_scale=3.0)
     fused = case.build(arrays, case.conv_groups, **decays)
@@ -337,7 +340,11 @@ def test_clipping_inside_the_step_equals_clipping_before_it(case, dtype):
         gradients = gradients_of(arrays, seed=step, scale=scale)
         inside(gradients)
         before(optimcore.clip_by_global_norm(gradients, 1.5))
-        assert state_of(inside) == state_of(before)
+        if case.lars is None:
+            assert state_of(inside) == state_of(before)
+        for ours, theirs in zip(inside.parameters, before.parameters, strict=True):  # LARS measures before clipping
+            ours, theirs = ours.data.astype(float), theirs.data.astype(float)
+            np.testing.assert_allclose(ours, theirs, atol=TOLERANCE[dtype] * np.abs(theirs).max())
 
 
 def test_clipping_looks_behind_the_loss_scale():

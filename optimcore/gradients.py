@@ -1,0 +1,166 @@
+"""Functions of all gradients of a step, dense arrays and row tensors alike."""
+
+import math
+
+import numpy as np
+
+from optimcore.checks import check_positive
+from optimcore.kernels.arrays import as_floats, converted, has_kernel, is_rows
+from optimcore.kernels.driver import Plan
+from optimcore.kernels.gradient import transform
+from optimcore.sparse import RowTensor, merge_rows
+
+__all__ = ["all_finite", "clip_by_global_norm", "global_norm"]
+
+
+def all_finite(gradients):
+    """Tell whether no gradient holds an infinity or a NaN.
+
+    Parameters
+    ----------
+    gradients : tuple or list of ndarray, RowTensor or None
+        Of any float dtypes and shapes; None is skipped.
+
+    Returns
+    -------
+    bool
+        True if there is nothing to look at. The search stops soon after the first one found.
+
+    Raises
+    ------
+    TypeError
+        If `gradients` is not a tuple or list, or an entry not an array of floats.
+
+    Examples
+    --------
+    >>> all_finite([np.ones(3), np.array([1.0, np.inf])])
+    False
+    """
+    plan, arrays = _reader(gradients)
+    return not np.isnan(plan.measure("finite", arrays)).any()
+
+
+def global_norm(gradients):
+    """Return the root of the sum of the squares of all gradients.
+
+    Parameters
+    ----------
+    gradients : tuple or list of ndarray, RowTensor or None
+        Of any float dtypes and shapes; None is skipped. Rows that share an index count after they are summed.
+
+    Returns
+    -------
+    float
+        Accumulated in float64 in a fixed order: equal bits for any number of threads.
+
+    Raises
+    ------
+    TypeError
+        If `gradients` is not a tuple or list, or an entry not an array of floats.
+
+    Examples
+    --------
+    >>> global_norm([np.array([3.0], np.float32), np.array([[4.0]])])
+    5.0
+    """
+    plan, arrays = _reader(gradients)
+    return norm_of(plan.measure("norm", arrays))
+
+
+def clip_by_global_norm(gradients, max_norm):
+    """Scale all gradients by ``max_norm / norm`` if their global norm exceeds `max_norm`.
+
+    Parameters
+    ----------
+    gradients : tuple or list of ndarray, RowTensor or None
+        Of any float dtypes and shapes; not modified. None stays None.
+    max_norm : number
+        The norm that they have at most afterwards, > 0.
+
+    Returns
+    -------
+    tuple of ndarray or None
+        New arrays in the compute dtype (float32 for 16-bit gradients); the gradients themselves if the norm is within
+        bounds. Infinities and NaNs among the gradients make NaNs: ask `all_finite` first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `global_norm`; and if `max_norm` is not a finite number > 0.
+
+    References
+    ----------
+    R. Pascanu, T. Mikolov and Y. Bengio, "On the difficulty of training recurrent neural networks", 2013, algorithm 1.
+
+    Examples
+    --------
+    >>> clip_by_global_norm([np.array([3.0]), np.array([4.0])], 1.0)
+    (array([0.6]), array([0.8]))
+    """
+    max_norm = check_positive("max_norm", max_norm)
+    factor = clip_factor(global_norm(gradients), max_norm)
+    if factor == 1:
+        return tuple(gradients)
+    dense = _dense(gradients)
+    names = [f"gradients[{i}]" for i in range(len(dense))]
+    scaled = iter(transform(names, dense, dense, clip=factor))
+    return tuple(None if g is None else _like(g, next(scaled)) for g in gradients)
+
+
+def norm_of(squares):
+    """Return the root of the sum of the gradients' squares in what `Plan.measure` found."""
+    return math.sqrt(squares[:, 1].sum())
+
+
+def clip_factor(norm, max_norm):
+    """Return the factor that brings a norm down to `max_norm`: 1 if it is within bounds."""
+    return 1.0 if norm <= max_norm else max_norm / norm
+
+
+def prepare(names, parameters, gradients, out=None, **actions):
+    """Return gradients after what `transform` does to them, row tensors with their rows merged.
+
+    The parameters of the methods of `Optimizer`: a row of a table is decayed once, however often its index occurs.
+    """
+    if not isinstance(gradients, (tuple, list)) or not any(map(is_rows, gradients)):
+        return transform(names, parameters, gradients, out=out, **actions)
+    if out is not None:
+        raise ValueError("out must be None where a gradient is a RowTensor")
+    merged = [_merged(g) if is_rows(g) else g for g in gradients]
+    tables = [p[g.indices] if is_rows(g) else p for p, g in zip(parameters, merged, strict=True)]
+    dense = [g.values if is_rows(g) else g for g in merged]
+    results = transform(names, tables, dense, **actions)
+    return tuple(_like(g, result) if is_rows(g) else result for g, result in zip(merged, results, strict=True))
+
+
+def _merged(gradient):
+    indices, values = merge_rows(gradient.indices, gradient.values)
+    return RowTensor(indices, values, gradient.dense_shape)
+
+
+def _like(gradient, values):
+    """Return `values` in the form of a gradient."""
+    return RowTensor(gradient.indices, values, gradient.dense_shape) if is_rows(gradient) else values
+
+
+def _reader(gradients):
+    """Return a plan that only measures, and the gradients that are there as arrays which it reads without a copy.
+
+    Of row tensors these are the merged rows.
+    """
+    if not isinstance(gradients, (tuple, list)):
+        raise TypeError(f"gradients must be a tuple or list, got {type(gradients).__name__}")
+    arrays = _dense([_merged(g) if is_rows(g) else g for g in gradients])
+    names = [f"gradients[{i}]" for i in range(len(arrays))]
+    return Plan(None, names, arrays, [], [False] * len(arrays)), arrays
+
+
+def _dense(gradients):
+    """Return the gradients that are there as arrays that kernels read, of row tensors their rows."""
+    arrays = []
+    for i, g in enumerate(gradients):
+        if g is not None:
+            array = as_floats(g.values if is_rows(g) else g, f"gradients[{i}]")
+            # long doubles have no kernel
+            arrays.append(converted(array, array.dtype if has_kernel(array.dtype) else np.dtype(np.float64)))
+    return arrays

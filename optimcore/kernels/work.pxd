@@ -1,0 +1,71 @@
+"""One pass over the parameters of an optimizer, cut into blocks that run without the GIL in any order."""
+from libc.stdint cimport int64_t, uint64_t
+
+from .storage cimport Arrays, Layout
+from .table cimport MeasureKernels, RuleKernels, total_f, update_f
+
+cdef enum:
+    MAX_HYPERS = 8
+    CHUNK = 1 << 14         # elements that a thread takes at once: the working set of a rule stays in the L2 cache
+
+# A parameter and its gradient of this step: dense, or of some rows only.
+cdef struct Task:
+    Arrays arrays
+    Py_ssize_t size
+    Py_ssize_t table_rows   # length of the first axis, and
+    Py_ssize_t width        # elements at one index of it: a row
+    Layout layout           # of the parameter and the gradient
+    bint present            # has a gradient in this step
+    bint centralized        # the gradient's mean over each row is subtracted
+    # a row gradient: row r of arrays.g belongs to row rows[r] of the parameter
+    const int64_t* rows     # NULL: dense
+    Py_ssize_t n_rows
+    bint ordered            # a row may come twice: they are applied one after the other
+    bint lazy               # rows without a gradient stay as they are; else they get a gradient of 0
+    const Py_ssize_t* bucket_starts     # if not lazy: the rows of chunk c are
+    const Py_ssize_t* bucket            # bucket[bucket_starts[c]:bucket_starts[c + 1]]
+    # how this pass is cut
+    Py_ssize_t length       # elements, or rows if lazy, in a chunk
+    Py_ssize_t n_chunks
+    Py_ssize_t first_chunk  # number of the first one among the chunks of all tasks
+
+# Blocks from first_block on: each chunk of a task is one, or all chunks of several small tasks are one together.
+cdef struct Segment:
+    long first_block
+    Py_ssize_t first_task
+    Py_ssize_t n_tasks
+
+cdef struct Work:
+    Task* tasks
+    Py_ssize_t n_tasks
+    Segment* segments       # room for n_tasks
+    Py_ssize_t n_segments
+    long n_blocks
+    Py_ssize_t n_chunks
+    Py_ssize_t n_elements   # to update, or to measure
+    const RuleKernels* rule
+    const update_f* gradient            # the rule that only writes the prepared gradient
+    const total_f* total
+    const MeasureKernels* measure       # if this pass only reads, else NULL
+    double* squares         # what it found: two sums for each chunk
+    bint raw                # it reads the gradients as they came
+    bint until_nan          # it may stop at the first chunk whose sum is NaN
+    const int* hyper_rows   # which of the hypers each task takes
+    double* hypers          # rows of MAX_HYPERS
+    const double* decay     # one per task, as the next three
+    const double* scale
+    const double* trust
+    const uint64_t* keys    # of the random generator
+    double clip
+    bint stochastic
+    uint64_t key            # of seed and step
+    char* scratch           # for each thread a chunk of zeros in the compute type, if a task has rows and is not lazy
+
+# Cut the tasks into chunks, gather chunks of small tasks, count blocks and elements.
+cdef void arrange(Work* work) noexcept nogil
+
+# Run a block of the arranged work; true if no other one needs to be run. A `block_f` for `run_blocks`.
+cdef bint run_block(const void* work, long block, long thread) noexcept nogil
+
+# Spread every bit of x over all bits.
+cdef uint64_t mixed(uint64_t x) noexcept nogil

@@ -1,0 +1,244 @@
+# cython: language_level=3, cdivision=True, boundscheck=False, wraparound=False
+"""One pass over the parameters of an optimizer, cut into blocks that run without the GIL in any order.
+
+Chunks do not depend on the number of threads and no chunk reads what another one writes: any number of threads gives
+equal bits.
+"""
+from libc.stdint cimport uint32_t
+from libc.string cimport memset
+
+from .rules cimport Prologue
+from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT64, Arrays, Layout
+
+cdef enum:
+    BLOCK = 64              # tasks at most in one block, for optimizers with many small parameters
+
+
+# ---- cutting
+
+cdef void arrange(Work* work) noexcept nogil:
+    cdef Py_ssize_t t, elements = 0
+    cdef Task* task
+    cdef Segment* segment = NULL
+    work.n_segments = work.n_blocks = work.n_chunks = work.n_elements = 0
+    for t in range(work.n_tasks):
+        task = &work.tasks[t]
+        cut(task, work.measure != NULL)
+        task.first_chunk = work.n_chunks
+        work.n_chunks += task.n_chunks
+        work.n_elements += task_elements(task)
+        if task.n_chunks == 0:
+            continue
+        # a small task joins the segment before it, unless that one is a large task or has enough
+        if segment == NULL or task.n_chunks > 1 or elements >= CHUNK or t - segment.first_task >= BLOCK:
+            segment = &work.segments[work.n_segments]
+            segment.first_block, segment.first_task = work.n_blocks, t
+            work.n_segments += 1
+            work.n_blocks += task.n_chunks
+            elements = 0
+        segment.n_tasks = t + 1 - segment.first_task
+        elements += task_elements(task) if task.n_chunks == 1 else CHUNK
+
+
+cdef void cut(Task* task, bint reading) noexcept nogil:
+    cdef Py_ssize_t whole = task.size
+    task.length = CHUNK
+    if task.rows != NULL and (task.lazy or reading):
+        whole = task.n_rows
+        task.length = max(1, whole if task.ordered else CHUNK // max(task.width, 1))
+    elif task.centralized and task.rows == NULL:    # whole rows, for their means
+        task.length = max(1, CHUNK // task.width) * task.width
+    task.n_chunks = (whole + task.length - 1) // task.length if task.present else 0
+
+
+cdef Py_ssize_t task_elements(const Task* task) noexcept nogil:
+    if not task.present:
+        return 0
+    return task.size if task.rows == NULL or not task.lazy else task.n_rows * task.width
+
+
+# ---- running
+
+cdef bint run_block(const void* any_work, long block, long thread) noexcept nogil:
+    cdef const Work* work = <const Work*>any_work
+    cdef const Segment* segment = find_segment(work, block)
+    cdef Py_ssize_t t
+    if work.tasks[segment.first_task].n_chunks > 1:
+        return run_chunk(work, segment.first_task, block - segment.first_block, thread)
+    for t in range(segment.first_task, segment.first_task + segment.n_tasks):
+        if work.tasks[t].n_chunks and run_chunk(work, t, 0, thread):
+            return True
+    return False
+
+
+cdef const Segment* find_segment(const Work* work, long block) noexcept nogil:
+    """Find the last segment that begins at or before a block."""
+    cdef Py_ssize_t low = 0, high = work.n_segments, middle
+    while high - low > 1:
+        middle = (low + high) // 2
+        if work.segments[middle].first_block <= block:
+            low = middle
+        else:
+            high = middle
+    return &work.segments[low]
+
+
+cdef bint run_chunk(const Work* work, Py_ssize_t t, Py_ssize_t c, long thread) noexcept nogil:
+    cdef const Task* task = &work.tasks[t]
+    cdef Py_ssize_t start = c * task.length
+    cdef Prologue prologue = prologue_of(work, t)
+    if task.rows == NULL:
+        run_span(work, t, c, start, min(start + task.length, task.size), &prologue)
+    elif work.measure != NULL:
+        measure_rows(work, t, c, start, min(start + task.length, task.n_rows), &prologue)
+    elif task.lazy:
+        update_rows(work, t, start, min(start + task.length, task.n_rows), &prologue)
+    else:
+        update_all_rows(work, t, c, start, min(start + task.length, task.size), &prologue, thread)
+    return work.until_nan and work.squares[2 * (task.first_chunk + c) + 1] != 0
+
+
+cdef void run_span(
+    const Work* work, Py_ssize_t t, Py_ssize_t c, Py_ssize_t start, Py_ssize_t stop, Prologue* prologue
+) noexcept nogil:
+    """Update, or measure, elements start..stop: row by row if the gradient is centralized."""
+    cdef const Task* task = &work.tasks[t]
+    cdef const double* hyper = hyper_of(work, t)
+    cdef Py_ssize_t end = stop
+    while start < stop:
+        if task.centralized and not work.raw:
+            end = start + task.width
+            prologue.mean = mean_of_row(work, task, &task.arrays, start, prologue)
+        if work.measure == NULL:
+            work.rule.update[<int>task.layout](hyper, &task.arrays, start, end, prologue)
+        else:
+            work.measure.measure[<int>task.layout](
+                hyper, &task.arrays, start, end, prologue, &work.squares[2 * (task.first_chunk + c)])
+        start = end
+
+
+cdef void update_rows(
+    const Work* work, Py_ssize_t t, Py_ssize_t first, Py_ssize_t last, Prologue* prologue
+) noexcept nogil:
+    """Update the rows that gradient rows first..last belong to, and nothing else."""
+    cdef const Task* task = &work.tasks[t]
+    cdef const double* hyper = hyper_of(work, t)
+    cdef Py_ssize_t end = last
+    cdef Arrays arrays
+    while first < last:
+        if task.centralized:
+            end = first + 1
+            arrays = shifted_gradient(task, first)
+            prologue.mean = mean_of_row(work, task, &arrays, task.rows[first] * task.width, prologue)
+        work.rule.update_rows[<int>task.layout](
+            hyper, &task.arrays, task.rows, first, end, task.width, prologue)
+        first = end
+
+
+cdef void update_all_rows(
+    const Work* work, Py_ssize_t t, Py_ssize_t c, Py_ssize_t start, Py_ssize_t stop, Prologue* prologue, long thread
+) noexcept nogil:
+    """Update elements start..stop by a dense gradient that is 0 except in the rows that have one.
+
+    The dense gradient exists only for the chunk, in the scratch memory of the thread.
+    """
+    cdef const Task* task = &work.tasks[t]
+    cdef Py_ssize_t size = compute_size(task)
+    cdef char* scratch = work.scratch + thread * CHUNK * size
+    cdef Prologue dense = prologue[0]
+    cdef Arrays arrays
+    cdef Py_ssize_t b, r, row, low, high
+    for b in range(task.bucket_starts[c], task.bucket_starts[c + 1]):
+        r = task.bucket[b]
+        row = task.rows[r] * task.width
+        low, high = max(row, start), min(row + task.width, stop)
+        arrays = shifted_gradient(task, r)
+        arrays.slot0 = scratch - start * size
+        if task.centralized:
+            prologue.mean = mean_of_row(work, task, &arrays, row, prologue)
+        if work.rule.decoupled:
+            prologue.decay = 0
+        work.gradient[<int>task.layout](hyper_of(work, t), &arrays, low, high, prologue)
+    # clipped, centralized and unscaled it is by now, and decayed unless the rule does that itself
+    dense.clip, dense.mean, dense.scale = 1, 0, 1
+    if not work.rule.decoupled:
+        dense.decay = 0
+    arrays = task.arrays
+    arrays.g = scratch - start * size
+    work.rule.update[<int>mixed_layout(task.layout)](hyper_of(work, t), &arrays, start, stop, &dense)
+    for b in range(task.bucket_starts[c], task.bucket_starts[c + 1]):
+        row = task.rows[task.bucket[b]] * task.width
+        low, high = max(row, start), min(row + task.width, stop)
+        memset(scratch + (low - start) * size, 0, (high - low) * size)
+
+
+cdef void measure_rows(
+    const Work* work, Py_ssize_t t, Py_ssize_t c, Py_ssize_t first, Py_ssize_t last, Prologue* prologue
+) noexcept nogil:
+    """Measure gradient rows first..last alone; the quantity that belongs to the parameter has no meaning."""
+    cdef const Task* task = &work.tasks[t]
+    cdef Arrays arrays = task.arrays
+    arrays.w = <void*>arrays.g
+    work.measure.measure[<int>task.layout](
+        hyper_of(work, t), &arrays, first * task.width, last * task.width, prologue,
+        &work.squares[2 * (task.first_chunk + c)])
+
+
+cdef double mean_of_row(
+    const Work* work, const Task* task, const Arrays* arrays, Py_ssize_t start, const Prologue* prologue
+) noexcept nogil:
+    """Return the mean of the gradient that is to be centralized over one row."""
+    cdef Prologue p = prologue[0]
+    if work.rule != NULL and work.rule.decoupled:
+        p.decay = 0
+    return work.total[<int>task.layout](arrays, start, start + task.width, &p) / <double>task.width
+
+
+cdef Arrays shifted_gradient(const Task* task, Py_ssize_t r) noexcept nogil:
+    """Return arrays in which gradient row r lies beside the row of the parameter that it belongs to."""
+    cdef Arrays arrays = task.arrays
+    arrays.g = <const char*>arrays.g + (r - task.rows[r]) * task.width * gradient_size(task)
+    return arrays
+
+
+cdef const double* hyper_of(const Work* work, Py_ssize_t t) noexcept nogil:
+    return &work.hypers[work.hyper_rows[t] * MAX_HYPERS]
+
+
+cdef Py_ssize_t compute_size(const Task* task) noexcept nogil:
+    return 8 if task.layout == FLOAT64 else 4
+
+
+cdef Py_ssize_t gradient_size(const Task* task) noexcept nogil:
+    if task.layout == FLOAT64:
+        return 8
+    return 2 if task.layout == FLOAT16 or task.layout == BFLOAT16 else 4
+
+
+cdef Layout mixed_layout(Layout layout) noexcept nogil:
+    """Return the layout of the same parameter with a gradient in the compute type."""
+    if layout == FLOAT16:
+        return FLOAT16_MIXED
+    return BFLOAT16_MIXED if layout == BFLOAT16 else layout
+
+
+cdef Prologue prologue_of(const Work* work, Py_ssize_t t) noexcept nogil:
+    cdef Prologue p
+    cdef uint64_t key
+    p.clip, p.decay, p.mean, p.scale, p.trust = 1, 0, 0, 1, 1
+    p.rounding.stochastic, p.rounding.key0, p.rounding.key1 = False, 0, 0
+    if not work.raw:
+        p.clip, p.decay, p.scale, p.trust = work.clip, work.decay[t], work.scale[t], work.trust[t]
+    if work.stochastic:
+        key = mixed(work.key ^ work.keys[t])
+        p.rounding.stochastic = True
+        p.rounding.key0, p.rounding.key1 = <uint32_t>key, <uint32_t>(key >> 32)
+    return p
+
+
+cdef uint64_t mixed(uint64_t x) noexcept nogil:
+    """The finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
+    x += <uint64_t>0x9e3779b97f4a7c15
+    x = (x ^ (x >> 30)) * <uint64_t>0xbf58476d1ce4e5b9
+    x = (x ^ (x >> 27)) * <uint64_t>0x94d049bb133111eb
+    return x ^ (x >> 31)

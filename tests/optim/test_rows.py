@@ -1,0 +1,380 @@
+"""Row gradients: laws over every optimizer that takes them, and the sparse golden vectors."""
+
+import os
+import subprocess
+import sys
+
+import golden_data
+import numpy as np
+import pytest
+import reference
+from cases import CASES, DTYPES, TOLERANCE, Case, state_of
+
+import optimcore
+from optimcore import RowTensor
+from optimcore.kernels import driver
+from optimcore.kernels import isa as builds
+
+ROW_CASES = [c for c in CASES if c.lars is None and c.cls not in ("Lamb", "LARS", "AdaFactor")]
+SHAPES = {"table": (60, 5), "kernels": (30, 3, 4), "vector": (40,), "wide": (4, 700)}
+
+
+@pytest.fixture(params=ROW_CASES, ids=str)
+def case(request):
+    return request.param
+
+
+@pytest.fixture
+def restore_runtime():
+    threads, isa, elements = optimcore.get_num_threads(), builds.active_isa(), driver.THREAD_ELEMENTS
+    yield
+    optimcore.set_num_threads(threads)
+    builds.use_isa(isa)
+    driver.THREAD_ELEMENTS = elements
+
+
+def make_arrays(dtype=np.float32, seed=0):
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(shape).astype(dtype) for name, shape in SHAPES.items()}
+
+
+def make_rows(shape, dtype=np.float32, seed=1, k=None, index_dtype=np.int64):
+    """Return a RowTensor with repeated indices that leaves some rows out."""
+    rng = np.random.default_rng(seed)
+    k = max(2, shape[0] // 2) if k is None else k
+    indices = rng.integers(0, max(1, shape[0] - 1), k).astype(index_dtype)
+    values = rng.standard_normal((k, *shape[1:]))
+    return RowTensor(indices, (values + np.copysign(0.01, values)).astype(dtype), shape)
+
+
+def row_gradients(arrays, seed, **options):
+    return tuple(make_rows(a.shape, a.dtype, 100 * seed + i, **options) for i, a in enumerate(arrays.values()))
+
+
+def for_oracle(gradients):
+    return [reference.Rows(g.indices, g.values.astype(np.float64)) for g in gradients]
+
+
+def dense_of(gradient):
+    """Return a row gradient as a dense one: merged rows in the compute type among zeros."""
+    indices, merged = optimcore.merge_rows(gradient.indices, gradient.values)
+    dense = np.zeros(gradient.dense_shape, merged.dtype)
+    dense[indices] = merged
+    return dense
+
+
+def build(case, arrays, lazy, **extra):
+    optimizer = case.build(arrays, **extra)
+    if optimizer._lazy is None:
+        optimizer.use_lazy = lazy
+    return optimizer
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_matches_reference(case, dtype, lazy):
+    arrays = make_arrays(DTYPES[dtype])
+    extra = dict(weight_decay=0.01, loss_scale=2.0)
+    optimizer = build(case, arrays, lazy, **extra)
+    oracle = case.oracle(arrays, use_lazy=optimizer.use_lazy, **extra)
+    for step in range(3):
+        gradients = row_gradients(arrays, step)
+        optimizer(gradients)
+        oracle.step(for_oracle(gradients))
+    for p in optimizer.parameters:
+        tolerance = TOLERANCE[dtype] * np.abs(oracle.w[p.name]).max(initial=1.0)
+        np.testing.assert_allclose(p.data.astype(float), oracle.w[p.name], rtol=0, atol=tolerance, err_msg=p.name)
+
+
+def test_absent_rows_keep_every_bit(case):
+    if case.cls == "Rprop":  # never lazy
+        return
+    arrays = make_arrays()
+    optimizer = build(case, arrays, lazy=True, weight_decay=0.01)
+    optimizer(row_gradients(arrays, 0))
+    before = {name: a.copy() for name, a in arrays.items()}
+    slots = slots_of(optimizer)
+    slots_before = {name: s.copy() for name, s in slots.items()}
+    gradients = row_gradients(arrays, 1)
+    optimizer(gradients)
+    for (name, a), g in zip(arrays.items(), gradients, strict=True):
+        absent = np.setdiff1d(np.arange(len(a)), g.indices)
+        assert len(absent)
+        assert a[absent].tobytes() == before[name][absent].tobytes()
+        assert (a[g.indices] != before[name][g.indices]).any()
+        for key, s in slots.items():
+            if key.endswith("." + name):
+                assert s[absent].tobytes() == slots_before[key][absent].tobytes()
+
+
+def slots_of(optimizer):
+    """Return the slots by name, without scalars and without what is only a view of one number."""
+    return {
+        p.name: p.data
+        for value in vars(optimizer).values()
+        if isinstance(value, optimcore.ParameterTuple) and value is not optimizer.parameters
+        for p in value
+        if p.ndim and p.data.flags.writeable
+    }
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_step_on_rows_equals_the_dense_step_on_those_rows(case, dtype):
+    # rows without a gradient have no part in it, so the exact mode passes as well
+    arrays = make_arrays(DTYPES[dtype])
+    touched = {name: make_rows(a.shape, a.dtype, seed=9) for name, a in arrays.items()}
+    rows = {name: optimcore.unique(g.indices) for name, g in touched.items()}
+    part = {name: a[rows[name]].copy() for name, a in arrays.items()}
+    on_table = build(case, arrays, lazy=True, weight_decay=0.01, loss_scale=2.0)
+    on_part = case.build(part, weight_decay=0.01, loss_scale=2.0)
+    for step in range(3):
+        gradients = [RowTensor(g.indices, g.values * g.dtype.type(step + 1), g.dense_shape) for g in touched.values()]
+        on_table(gradients)
+        on_part([optimcore.merge_rows(g.indices, g.values)[1] for g in gradients])
+    for name, a in arrays.items():
+        assert a[rows[name]].tobytes() == part[name].tobytes()
+
+
+def test_exact_mode_equals_the_dense_step_with_zeros(case):
+    arrays, twin = make_arrays(), make_arrays()
+    exact, dense = build(case, arrays, lazy=False), case.build(twin)
+    if exact.use_lazy:  # a gradient of 0 changes nothing
+        return
+    for step in range(3):
+        gradients = row_gradients(arrays, step)
+        exact(gradients)
+        dense(tuple(dense_of(g) for g in gradients))
+    assert state_of(exact) == state_of(dense)
+
+
+@pytest.mark.parametrize("shape", [(30_000, 3), (7, 20_000), (16_384, 2), (50_000,), (3, 40_000, 1)])
+def test_exact_mode_of_tables_with_many_chunks(shape):
+    case = Case("Adam", dict(learning_rate=0.01))
+    rng = np.random.default_rng(0)
+    initial = rng.standard_normal(shape).astype(np.float32)
+    exact, dense = case.build({"w": initial.copy()}), case.build({"w": initial.copy()})
+    for step in range(2):
+        gradient = make_rows(shape, seed=step, k=min(1000, 2 * shape[0]))
+        exact((gradient,))
+        dense((dense_of(gradient),))
+    assert state_of(exact) == state_of(dense)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_repeated_rows_equal_one_summed_row(case, lazy):
+    arrays, twin = make_arrays(), make_arrays()
+    repeated, summed = build(case, arrays, lazy), build(case, twin, lazy)
+    for step in range(2):
+        gradients = row_gradients(arrays, step)
+        repeated(gradients)
+        summed([RowTensor(*optimcore.merge_rows(g.indices, g.values), g.dense_shape) for g in gradients])
+    assert state_of(repeated) == state_of(summed)
+
+
+def test_order_of_rows_does_not_matter(case):
+    arrays, twin = make_arrays(), make_arrays()
+    one, other = build(case, arrays, True), build(case, twin, True)
+    gradients = [RowTensor(*optimcore.merge_rows(g.indices, g.values), g.dense_shape) for g in row_gradients(arrays, 3)]
+    one(gradients)
+    other([RowTensor(g.indices[::-1], g.values[::-1], g.dense_shape) for g in gradients])
+    assert state_of(one) == state_of(other)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_same_bits_for_every_isa_and_thread_count(case, dtype, lazy, restore_runtime):
+    driver.THREAD_ELEMENTS = 0
+    rng = np.random.default_rng(4)
+    initial = {"table": rng.standard_normal((3000, 17)), "conv": rng.standard_normal((200, 3, 5))}
+    initial = {name: a.astype(DTYPES[dtype]) for name, a in initial.items()}
+    states = []
+    for isa in builds.available_isas():
+        builds.use_isa(isa)
+        for threads in (1, 2, 3, 7):
+            optimcore.set_num_threads(threads)
+            arrays = {name: a.copy() for name, a in initial.items()}
+            optimizer = build(case, arrays, lazy, weight_decay=0.01)
+            optimizer.max_grad_norm, optimizer.stochastic_rounding = 5.0, True
+            for step in range(2):
+                optimizer(row_gradients(arrays, step, k=2500))
+            states.append(state_of(optimizer))
+    assert all(state == states[0] for state in states)
+
+
+def test_decay_reaches_a_row_once():
+    w = np.ones((5, 2))
+    opt = optimcore.SGD([optimcore.Parameter(w, "w")], learning_rate=1.0, weight_decay=0.5)
+    opt((RowTensor(np.array([1, 1, 1]), np.zeros((3, 2)), (5, 2)),))
+    assert w[:, 0].tolist() == [1, 0.5, 1, 1, 1]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_rows_of_kernels_are_centralized(case, lazy):
+    arrays = {"conv": make_arrays()["kernels"]}
+    groups = [dict(params=["conv"], grad_centralization=True, weight_decay=0.05)]
+    optimizer = build(case, arrays, lazy, groups=groups)
+    oracle = case.oracle(arrays, groups, use_lazy=optimizer.use_lazy)
+    for step in range(2):
+        gradients = row_gradients(arrays, step)
+        optimizer(gradients)
+        oracle.step(for_oracle(gradients))
+    np.testing.assert_allclose(arrays["conv"], oracle.w["conv"], atol=1e-5)
+
+
+def test_methods_of_the_base_class_take_rows():
+    arrays, twin = make_arrays(), make_arrays()
+    case = Case("Adam", dict(learning_rate=0.01, use_lazy=True))
+    fused = case.build(arrays, weight_decay=0.01, loss_scale=3.0)
+    methods = case.build(make_arrays(), weight_decay=0.01, loss_scale=3.0)
+    plain = case.build(twin)
+    for step in range(3):
+        for ours, theirs in zip(methods.parameters, plain.parameters, strict=True):
+            ours.set_data(theirs)
+        gradients = row_gradients(arrays, step)
+        prepared = methods.scale_grad(methods.gradients_centralization(methods.decay_weight(gradients)))
+        plain(prepared)
+        fused(gradients)
+    assert state_of(fused) == state_of(plain)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_clipping_inside_the_step_counts_merged_rows(case, lazy):
+    arrays, twin = make_arrays(), make_arrays()
+    inside, before = build(case, arrays, lazy), build(case, twin, lazy)
+    inside.max_grad_norm = 1.5
+    for step in range(2):
+        gradients = row_gradients(arrays, step)
+        merged = [RowTensor(*optimcore.merge_rows(g.indices, g.values), g.dense_shape) for g in gradients]
+        norm = np.sqrt(sum((g.values.astype(float) ** 2).sum() for g in merged))
+        assert optimcore.global_norm(gradients) == pytest.approx(norm)
+        inside(gradients)
+        before(optimcore.clip_by_global_norm(merged, 1.5))
+    assert state_of(inside) == state_of(before)
+
+
+def test_all_finite_looks_at_rows():
+    good = RowTensor(np.array([0, 1]), np.ones((2, 3)), (4, 3))
+    bad = RowTensor(np.array([0, 1]), np.array([[1.0, 2, 3], [1, np.inf, 3]]), (4, 3))
+    assert optimcore.all_finite((good, None, np.ones(3)))
+    assert not optimcore.all_finite((good, bad))
+
+
+@pytest.mark.parametrize("index_dtype", [np.int32, np.int64, np.uint8])
+def test_index_dtypes(index_dtype):
+    arrays, twin = make_arrays(), make_arrays()
+    case = Case("LazyAdam", dict(learning_rate=0.01))
+    one, other = case.build(arrays), case.build(twin)
+    one(row_gradients(arrays, 1, index_dtype=index_dtype))
+    other(row_gradients(arrays, 1))
+    assert state_of(one) == state_of(other)
+
+
+def test_no_rows_at_all(case):
+    arrays = make_arrays()
+    optimizer = build(case, arrays, lazy=True)
+    before = {name: a.copy() for name, a in arrays.items()}
+    optimizer(row_gradients(arrays, 0, k=0))
+    if optimizer.use_lazy:
+        assert all((a == before[name]).all() for name, a in arrays.items())
+
+
+def test_dense_and_row_gradients_side_by_side(case):
+    arrays = make_arrays()
+    optimizer = build(case, arrays, lazy=True)
+    oracle = case.oracle(arrays, use_lazy=optimizer.use_lazy)
+    for step in range(4):
+        rows = row_gradients(arrays, step)
+        mixed = [g if (i + step) % 2 else dense_of(g) for i, g in enumerate(rows)]
+        optimizer(mixed)
+        oracle.step([for_oracle([g])[0] if isinstance(g, RowTensor) else g for g in mixed])
+    for p in optimizer.parameters:
+        np.testing.assert_allclose(p, oracle.w[p.name], atol=1e-5)
+
+
+class Spoilt:
+    """What looks like a RowTensor whose contents changed after it was checked."""
+
+    def __init__(self, indices, values, dense_shape):
+        self.indices, self.values, self.dense_shape = indices, values, dense_shape
+
+
+@pytest.mark.parametrize("unique", [True, False])
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (lambda g: Spoilt(g.indices - 1000, g.values, g.dense_shape), IndexError, r"indices in \[0, 60\), got -"),
+        (lambda g: Spoilt(g.indices + 60, g.values, g.dense_shape), IndexError, r"indices in \[0, 60\), got "),
+        (lambda g: Spoilt(g.indices, g.values[1:], g.dense_shape), ValueError, "must have dense_shape"),
+        (lambda g: RowTensor(g.indices, g.values, (61, 5)), ValueError, r"dense_shape \(60, 5\), got \(61, 5\)"),
+        (lambda g: RowTensor(g.indices, g.values[:, :4], (60, 4)), ValueError, r"dense_shape \(60, 5\), got \(60, 4\)"),
+    ],
+)
+def test_bad_rows_change_nothing(case, spoil, error, message, unique):
+    arrays = make_arrays()
+    optimizer = build(case, arrays, lazy=True)
+    optimizer.unique = unique
+    before = state_of(optimizer)
+    table, *others = row_gradients(arrays, 0)
+    bad = dict(zip(arrays, (table, *others), strict=True))
+    bad["table"] = spoil(table)
+    with pytest.raises(error, match=message):
+        optimizer(list(reversed([bad[name] for name in reversed(list(arrays))])))
+    assert state_of(optimizer) == before
+
+
+@pytest.mark.parametrize("cls", ["Lamb", "AdaFactor"])
+def test_optimizers_of_whole_parameters_refuse_rows(cls):
+    if not hasattr(optimcore, cls):
+        return
+    arrays = make_arrays()
+    optimizer = Case(cls, {} if cls == "AdaFactor" else dict(learning_rate=0.1)).build(arrays)
+    before = state_of(optimizer)
+    with pytest.raises(TypeError, match="must be dense"):
+        optimizer(row_gradients(arrays, 0))
+    assert state_of(optimizer) == before
+
+
+def test_without_merging_repeats_are_applied_in_order():
+    w = np.zeros((3, 1))
+    opt = optimcore.Momentum([optimcore.Parameter(w, "w")], learning_rate=1.0, momentum=0.5)
+    opt.use_lazy, opt.unique = True, False
+    opt((RowTensor(np.array([1, 1]), np.ones((2, 1)), (3, 1)),))
+    assert w.ravel().tolist() == [0, -2.5, 0]  # moments 1, then 0.5 * 1 + 1
+
+
+def test_debug_mode_checks_the_promise_that_no_index_repeats():
+    code = """
+import numpy as np, optimcore as nn
+opt = nn.SGD([nn.Parameter(np.zeros((9, 1)), "w")])
+opt.unique = False
+opt((nn.RowTensor(np.array([1, 2]), np.ones((2, 1)), (9, 1)),))
+opt((nn.RowTensor(np.array([1, 7, 7]), np.ones((3, 1)), (9, 1)),))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "OPTIMCORE_DEBUG": "1"}, capture_output=True, text=True
+    )
+    assert "ValueError: gradients[0], of parameter 'w', must not repeat an index" in result.stderr
+    assert "got 7 twice" in result.stderr
+
+
+@pytest.mark.parametrize(("cls", "must"), [("SGD", True), ("Adagrad", True), ("FTRL", True), ("Rprop", False)])
+def test_use_lazy_that_the_rule_does_not_allow(cls, must):
+    optimizer = getattr(optimcore, cls)([optimcore.Parameter(np.ones(3), "w")])
+    assert optimizer.use_lazy is must
+    with pytest.raises(ValueError, match=f"use_lazy must be {must} for {cls}, got {not must}"):
+        optimizer.use_lazy = not must
+
+
+@pytest.mark.parametrize("config", golden_data.sparse(), ids=str)
+def test_golden(config):
+    optimizer = golden_data.build(config, optimcore)
+    for step in range(config.steps):
+        (rows,) = config.gradients(step)
+        optimizer((RowTensor(rows.indices, rows.values, optimizer.parameters[0].shape),))
+        np.testing.assert_allclose(optimizer.parameters[0], config.expected(step)[0], **golden_data.TOLERANCE)
+    for slot, expected in config.expected_slots().items():
+        actual = getattr(optimizer, slot)
+        if isinstance(actual, optimcore.ParameterTuple):
+            np.testing.assert_allclose(actual[0], expected[golden_data.TABLE], **golden_data.TOLERANCE)
+        else:
+            np.testing.assert_allclose(actual, np.squeeze(expected[golden_data.TABLE]), rtol=1e-5)
