@@ -14,11 +14,11 @@ import optimcore
 from optimcore.train import at_least
 from optimcore.train.layers import AveragePool, Convolution, Dense, Relu, softmax_cross_entropy
 from optimcore.train.progress import Epoch, Progress, check_plot, format_table, plot_curves
+from optimcore.train.recipes import OPTIMIZERS, build_optimizer
 
 __all__ = [
     "Network",
     "Result",
-    "WarmUpCosineLR",
     "add_arguments",
     "load_digits",
     "parameter_groups",
@@ -26,14 +26,7 @@ __all__ = [
     "train",
 ]
 
-# the class, its peak rate at batches of 32 or more, its own options
-OPTIMIZERS = {
-    "sgd": (optimcore.SGD, 0.3, {}),
-    "momentum": (optimcore.Momentum, 0.05, {"momentum": 0.9}),
-    "adam": (optimcore.Adam, 0.005, {}),
-}
 WEIGHT_DECAY = 1e-4
-WARM_UP_EPOCHS = 2
 
 
 def load_digits():
@@ -98,32 +91,6 @@ class Network:
         return loss, float(np.mean(logits.argmax(axis=1) == labels))
 
 
-class WarmUpCosineLR(optimcore.LearningRateSchedule):
-    """Raise the rate in a straight line to its peak, then lower it along half a cosine.
-
-    Parameters
-    ----------
-    peak_lr : float
-        Highest rate, that of step ``warmup_steps - 1`` (the first step is 0).
-    warmup_steps : int, >= 1
-        Number of steps up to the peak.
-    decay_steps : int, >= 1
-        Number of steps down to a hundredth of the peak, where the rate stays.
-    """
-
-    def __init__(self, peak_lr, warmup_steps, decay_steps):
-        super().__init__()
-        self.warmup_steps = warmup_steps
-        self.warm_up = optimcore.WarmUpLR(peak_lr, warmup_steps)
-        self.decay = optimcore.CosineDecayLR(peak_lr / 100, peak_lr, decay_steps)
-
-    def construct(self, global_step):
-        if global_step < self.warmup_steps:
-            # WarmUpLR is 0 at step 0; one further on, the first step learns as well
-            return self.warm_up(global_step + 1)
-        return self.decay(global_step - self.warmup_steps)
-
-
 def parameter_groups(network):
     """Return the weights of `network` as parameter groups for an optimizer.
 
@@ -158,8 +125,8 @@ def train(optimizer="adam", epochs=30, batch_size=32, seed=0):
 
     Parameters
     ----------
-    optimizer : {"sgd", "momentum", "adam"}
-        Which optimizer to use; each has a learning rate that suits it.
+    optimizer : str
+        Which of `OPTIMIZERS` to use; each has a learning rate that suits it.
     epochs : int, >= 1
         How often to go through the training images.
     batch_size : int, >= 1
@@ -180,7 +147,7 @@ def train(optimizer="adam", epochs=30, batch_size=32, seed=0):
     steps = len(ends) + 1
 
     network = Network(rng)
-    opt = _build_optimizer(optimizer, network, epochs, steps, batch_size)
+    opt = build_optimizer(optimizer, parameter_groups(network), epochs, steps, batch_size)
     history = []
     with Progress(epochs, steps) as progress:
         for _ in range(epochs):
@@ -200,17 +167,6 @@ def train(optimizer="adam", epochs=30, batch_size=32, seed=0):
             history.append(Epoch(float(np.mean(losses)), held_out_loss, accuracy, rate))
             progress.end_epoch(f"loss {history[-1].loss:.4f}  accuracy {accuracy:.1%}")
     return Result(history, perf_counter() - start, optimizer_seconds, _digest(network))
-
-
-def _build_optimizer(name, network, epochs, steps, batch_size):
-    kind, peak_lr, options = OPTIMIZERS[name]
-    # smaller batches make more steps with noisier gradients, so each step is shorter
-    peak_lr *= min(1.0, batch_size / 32)
-    total_steps = epochs * steps
-    warmup_steps = max(1, min(WARM_UP_EPOCHS * steps, total_steps // 5))
-    decay_steps = max(1, total_steps - warmup_steps)
-    schedule = WarmUpCosineLR(peak_lr, warmup_steps, decay_steps)
-    return kind(parameter_groups(network), learning_rate=schedule, **options)
 
 
 def _shift(rng, images):

