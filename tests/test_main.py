@@ -46,6 +46,34 @@ def test_train_prints_the_table_and_draws_the_curves(tmp_path, capsys, restore_t
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_train_in_16_bits_prints_scale_history_and_dropped_steps(capsys):
+    assert main("train digits --precision float16 --epochs 1".split()) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^dropped steps +[1-9][0-9]* of 45,", out, re.MULTILINE)
+    assert re.search(r"^loss scale from step +0: 2\^24, 1: 2\^23, ", out, re.MULTILINE)
+    assert "float16" in out
+
+
+def test_compare_prints_a_row_for_each_and_draws_all(tmp_path, capsys):
+    plot = tmp_path / "curves.png"
+    words = ["--compare", "sgd,adam", "--precision", "bfloat16", "--epochs", "2"]
+    assert main(["train", "digits", *words, "--plot", str(plot)]) == 0
+    head, *rows = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()]
+    assert head[:3] == ["optimizer", "accuracy", "loss"]
+    assert [row[0] for row in rows[:2]] == ["sgd", "adam"]
+    assert all(len(row) == len(head) for row in rows[:2])
+    assert [row[0] for row in rows[2:]] == ["sgd, loss scale from step", "adam, loss scale from step"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_compare_gives_what_each_gives_alone(capsys):
+    digests = []
+    for choice in ("--compare sgd,momentum", "--optimizer momentum"):
+        main(f"train digits --epochs 1 {choice}".split())
+        digests.append(re.findall(r"\b[0-9a-f]{16}\b", capsys.readouterr().out)[-1])
+    assert digests[0] == digests[1]
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -60,6 +88,12 @@ def test_train_prints_the_table_and_draws_the_curves(tmp_path, capsys, restore_t
         ("train digits --seed x", "argument --seed: must be an int >= 0, got 'x'"),
         ("train digits --threads 0", "argument --threads: must be an int >= 1, got '0'"),
         ("train digits --optimizer lbfgs", "argument --optimizer: invalid choice: 'lbfgs'"),
+        ("train digits --compare adam,lbfgs", "argument --compare: must be names from sgd, "),
+        ("train digits --compare adam,lbfgs", "got 'lbfgs'"),
+        ("train digits --compare adam,", "got ''"),
+        ("train digits --compare adam,sgd,adam", "must not hold a name twice, got 'adam,sgd,adam'"),
+        ("train digits --compare adam --optimizer sgd", "--optimizer: not allowed with argument --compare"),
+        ("train digits --precision float8", "argument --precision: invalid choice: 'float8'"),
         ("train digits --plot", "argument --plot: expected one argument"),
         ("train digits --plot curves.jpg", "--plot must name a .png file, got 'curves.jpg'"),
         ("train digits --plot no/folder.png", "--plot cannot write 'no/folder.png': No such file"),
@@ -77,13 +111,18 @@ def test_wrong_words_get_one_line_and_status_2(words, message, capsys, monkeypat
     assert error.count("\n") == 1
 
 
-def test_missing_extra_is_reported_before_the_training(capsys, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+@pytest.mark.parametrize(
+    "module, words, extra",
+    [("matplotlib.figure", "--plot curves.png", "plot"), ("ml_dtypes", "--precision bfloat16", "bf16")],
+)
+def test_missing_extra_is_reported_before_the_training(module, words, extra, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(digits, "train", None)
     with pytest.raises(SystemExit) as stop:
-        main(["train", "digits", "--plot", str(tmp_path / "curves.png")])
+        main(["train", "digits", *words.split()])
     assert stop.value.code == 2
-    assert "pip install 'optimcore[plot]'" in capsys.readouterr().err
+    assert f"pip install 'optimcore[{extra}]'" in capsys.readouterr().err
 
 
 def test_interrupt_ends_with_one_line_and_status_130():

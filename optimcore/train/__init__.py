@@ -1,11 +1,11 @@
 """Real trainings that ship with the package, behind ``python -m optimcore train``.
 
-Here is what they share: the type of their numeric options and the error for wrong ones.
+Here is what they share: the types of their options and the error for wrong ones.
 """
 
 from argparse import ArgumentTypeError
 
-__all__ = ["UsageError", "at_least"]
+__all__ = ["UsageError", "at_least", "some_of"]
 
 
 class UsageError(Exception):
@@ -25,3 +25,18 @@ def at_least(minimum):
         return number
 
     return whole_number
+
+
+def some_of(choices):
+    """Return an argparse type that accepts different names among `choices`, with commas between them."""
+
+    def names(text):
+        chosen = [name.strip() for name in text.split(",")]
+        for name in chosen:
+            if name not in choices:
+                raise ArgumentTypeError(f"must be names from {', '.join(choices)}, got {name!r}")
+        if len(set(chosen)) < len(chosen):
+            raise ArgumentTypeError(f"must not hold a name twice, got {text!r}")
+        return chosen
+
+    return names

@@ -11,14 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 import optimcore
-from optimcore.train import at_least
+from optimcore.train import at_least, some_of
 from optimcore.train.layers import AveragePool, Convolution, Dense, Relu, softmax_cross_entropy
+from optimcore.train.precision import PRECISIONS, LossScaling, format_scales, storage_dtype
 from optimcore.train.progress import Epoch, Progress, check_plot, format_table, plot_curves
+from optimcore.train.recipes import OPTIMIZERS, build_optimizer
 
 __all__ = [
     "Network",
     "Result",
-    "WarmUpCosineLR",
+    "TrainingStep",
     "add_arguments",
     "load_digits",
     "parameter_groups",
@@ -26,14 +28,9 @@ __all__ = [
     "train",
 ]
 
-# the class, its peak rate at batches of 32 or more, its own options
-OPTIMIZERS = {
-    "sgd": (optimcore.SGD, 0.3, {}),
-    "momentum": (optimcore.Momentum, 0.05, {"momentum": 0.9}),
-    "adam": (optimcore.Adam, 0.005, {}),
-}
 WEIGHT_DECAY = 1e-4
-WARM_UP_EPOCHS = 2
+PRECISION_HELP = """of weights and gradients (default: %(default)s); in 16 bits the loss is scaled, steps with
+overflow are dropped, and weights are rounded stochastically"""
 
 
 def load_digits():
@@ -80,9 +77,10 @@ class Network:
             x = layer.forward(x)
         return x
 
-    def differentiate(self, images, labels):
-        """Return the mean loss of a batch and its gradients, by the names of `weights`."""
+    def differentiate(self, images, labels, loss_scale=1.0):
+        """Return the mean loss of a batch, and the gradients of `loss_scale` times it by the names of `weights`."""
         loss, dy = softmax_cross_entropy(self.forward(images), labels)
+        dy *= dy.dtype.type(loss_scale)
         for layer in reversed(self.layers):
             dy = layer.backward(dy)
         gradients = {}
@@ -96,32 +94,6 @@ class Network:
         logits = self.forward(images)
         loss, _ = softmax_cross_entropy(logits, labels)
         return loss, float(np.mean(logits.argmax(axis=1) == labels))
-
-
-class WarmUpCosineLR(optimcore.LearningRateSchedule):
-    """Raise the rate in a straight line to its peak, then lower it along half a cosine.
-
-    Parameters
-    ----------
-    peak_lr : float
-        Highest rate, that of step ``warmup_steps - 1`` (the first step is 0).
-    warmup_steps : int, >= 1
-        Number of steps up to the peak.
-    decay_steps : int, >= 1
-        Number of steps down to a hundredth of the peak, where the rate stays.
-    """
-
-    def __init__(self, peak_lr, warmup_steps, decay_steps):
-        super().__init__()
-        self.warmup_steps = warmup_steps
-        self.warm_up = optimcore.WarmUpLR(peak_lr, warmup_steps)
-        self.decay = optimcore.CosineDecayLR(peak_lr / 100, peak_lr, decay_steps)
-
-    def construct(self, global_step):
-        if global_step < self.warmup_steps:
-            # WarmUpLR is 0 at step 0; one further on, the first step learns as well
-            return self.warm_up(global_step + 1)
-        return self.decay(global_step - self.warmup_steps)
 
 
 def parameter_groups(network):
@@ -148,9 +120,44 @@ class Result(NamedTuple):
     seconds: float  # of the whole training, evaluation included
     optimizer_seconds: float  # the part of them spent in the optimizer
     digest: str  # SHA-256 of the trained weights, in hexadecimal
+    scaling: LossScaling  # as the training left it
 
 
-def train(optimizer="adam", epochs=30, batch_size=32, seed=0):
+class TrainingStep:
+    """Do one step of a training after another.
+
+    Parameters
+    ----------
+    network : Network
+    opt : Optimizer
+        It updates the weights of `network`.
+    scaling : LossScaling
+
+    Attributes
+    ----------
+    seconds : float
+        Time spent in the optimizer.
+    """
+
+    def __init__(self, network, opt, scaling):
+        self.network, self.opt, self.scaling = network, opt, scaling
+        self.seconds = 0.0
+
+    def __call__(self, images, labels):
+        """Learn from a batch and return its loss; a step whose gradients overflow changes the loss scale alone."""
+        # the scale is raised until gradients overflow, so that is no cause for a warning
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss, by_name = self.network.differentiate(images, labels, self.scaling.scale)
+            # the optimizer wants them in its own order, which is that of the groups
+            gradients = self.scaling.unscale([by_name[p.name] for p in self.opt.parameters])
+        if gradients is not None:
+            before = perf_counter()
+            self.opt(gradients)
+            self.seconds += perf_counter() - before
+        return loss
+
+
+def train(optimizer="adam", epochs=30, batch_size=32, seed=0, precision="float32"):
     """Train a `Network` and test it on images that it does not learn from.
 
     One fifth of the images is held out. The seed decides which, and everything else that is
@@ -158,59 +165,45 @@ def train(optimizer="adam", epochs=30, batch_size=32, seed=0):
 
     Parameters
     ----------
-    optimizer : {"sgd", "momentum", "adam"}
-        Which optimizer to use; each has a learning rate that suits it.
+    optimizer : str
+        Which of `OPTIMIZERS` to use; each has a learning rate that suits it.
     epochs : int, >= 1
         How often to go through the training images.
     batch_size : int, >= 1
         Images in a step; the last batch of an epoch may be smaller.
     seed : int, >= 0
         Seed of the random generator.
+    precision : {"float32", "float16", "bfloat16"}
+        Dtype of the weights and their gradients. With 16 bits the loss is scaled; see `LossScaling`.
 
     Returns
     -------
     Result
     """
     start = perf_counter()
-    optimizer_seconds = 0.0
     rng = np.random.default_rng(seed)
     images, labels = load_digits()
     held_out, training = np.split(rng.permutation(len(labels)), [len(labels) // 5])
     ends = range(batch_size, len(training), batch_size)
     steps = len(ends) + 1
 
-    network = Network(rng)
-    opt = _build_optimizer(optimizer, network, epochs, steps, batch_size)
+    dtype = storage_dtype(precision)
+    network = Network(rng, dtype)
+    opt = build_optimizer(optimizer, parameter_groups(network), epochs, steps, batch_size)
+    step = TrainingStep(network, opt, LossScaling(dtype))
     history = []
-    with Progress(epochs, steps) as progress:
+    with Progress(epochs, steps, optimizer) as progress:
         for _ in range(epochs):
             losses = []
             for batch in np.split(rng.permutation(training), ends):
                 shifted = _shift(rng, images[batch])
-                loss, by_name = network.differentiate(shifted, labels[batch])
-                losses.append(loss)
-                # the optimizer wants them in its own order, which is that of the groups
-                gradients = [by_name[p.name] for p in opt.parameters]
                 rate = opt.get_lr()
-                before = perf_counter()
-                opt(gradients)
-                optimizer_seconds += perf_counter() - before
+                losses.append(step(shifted, labels[batch]))
                 progress.step()
             held_out_loss, accuracy = network.evaluate(images[held_out], labels[held_out])
             history.append(Epoch(float(np.mean(losses)), held_out_loss, accuracy, rate))
             progress.end_epoch(f"loss {history[-1].loss:.4f}  accuracy {accuracy:.1%}")
-    return Result(history, perf_counter() - start, optimizer_seconds, _digest(network))
-
-
-def _build_optimizer(name, network, epochs, steps, batch_size):
-    kind, peak_lr, options = OPTIMIZERS[name]
-    # smaller batches make more steps with noisier gradients, so each step is shorter
-    peak_lr *= min(1.0, batch_size / 32)
-    total_steps = epochs * steps
-    warmup_steps = max(1, min(WARM_UP_EPOCHS * steps, total_steps // 5))
-    decay_steps = max(1, total_steps - warmup_steps)
-    schedule = WarmUpCosineLR(peak_lr, warmup_steps, decay_steps)
-    return kind(parameter_groups(network), learning_rate=schedule, **options)
+    return Result(history, perf_counter() - start, step.seconds, _digest(network), step.scaling)
 
 
 def _shift(rng, images):
@@ -235,7 +228,12 @@ def add_arguments(parser):
         parser.add_argument(option, help=help, **settings)
 
     count = {"metavar": "N", "type": at_least(1)}
-    add("--optimizer", "default: %(default)s", choices=list(OPTIMIZERS), default="adam")
+    which = parser.add_mutually_exclusive_group()
+    optimizer = {"choices": list(OPTIMIZERS), "metavar": "NAME", "default": "adam"}
+    which.add_argument("--optimizer", help=f"{', '.join(OPTIMIZERS)} (default: %(default)s)", **optimizer)
+    compare = {"metavar": "NAME,NAME,...", "type": some_of(list(OPTIMIZERS))}
+    which.add_argument("--compare", help="train with several optimizers, one after the other", **compare)
+    add("--precision", PRECISION_HELP, choices=PRECISIONS, default="float32")
     add("--epochs", "passes over the training images (default: %(default)s)", default=30, **count)
     add("--batch-size", "images in a step (default: %(default)s)", default=32, **count)
     add("--seed", "of all that is random (default: 0)", metavar="N", type=at_least(0), default=0)
@@ -245,21 +243,60 @@ def add_arguments(parser):
 
 def run(options):
     """Train as the command-line options say and print the result."""
+    # what is missing or wrong shows before the first training, not after it
+    storage_dtype(options.precision)
     if options.plot is not None:
         check_plot(options.plot)
     if options.threads is not None:
         optimcore.set_num_threads(options.threads)
-    result = train(options.optimizer, options.epochs, options.batch_size, options.seed)
-    last = result.epochs[-1]
-    share = result.optimizer_seconds / result.seconds
+    results = {
+        name: train(name, options.epochs, options.batch_size, options.seed, options.precision)
+        for name in options.compare or [options.optimizer]
+    }
+    show = _show_comparison if options.compare else _show_result
+    show(results, options.precision)
+    if options.plot is not None:
+        plot_curves(options.plot, {name: result.epochs for name, result in results.items()})
+
+
+def _show_result(results, precision):
+    [(name, result)] = results.items()
+    last, scaling = result.epochs[-1], result.scaling
     table = [
-        ("optimizer", options.optimizer),
+        ("optimizer", name),
         ("accuracy", f"{last.accuracy:.2%} of the held-out images"),
         ("loss", f"{last.held_out_loss:.4f} on the held-out images"),
         ("seconds", f"{result.seconds:.2f}"),
-        ("in the optimizer", f"{share:.2%} of the time"),
+        ("in the optimizer", f"{result.optimizer_seconds / result.seconds:.2%} of the time"),
         ("weights", f"{result.digest[:16]} (SHA-256; the same in every equal run)"),
     ]
+    if precision == "float32":
+        print(format_table(table))
+        return
+    table += [
+        ("precision", f"{precision} weights and gradients, stochastic rounding"),
+        ("dropped steps", f"{scaling.dropped} of {scaling.steps}, for overflow"),
+    ]
     print(format_table(table))
-    if options.plot is not None:
-        plot_curves(options.plot, {options.optimizer: result.epochs})
+    print(format_scales("loss scale from step", scaling.scales))
+
+
+def _show_comparison(results, precision):
+    table = [("optimizer", "accuracy", "loss", "seconds", "in the optimizer", "dropped steps", "weights")]
+    for name, result in results.items():
+        last = result.epochs[-1]
+        table.append(
+            (
+                name,
+                f"{last.accuracy:.2%}",
+                f"{last.held_out_loss:.4f}",
+                f"{result.seconds:.2f}",
+                f"{result.optimizer_seconds / result.seconds:.2%}",
+                result.scaling.dropped,
+                result.digest[:16],
+            )
+        )
+    print(format_table(table))
+    if precision != "float32":
+        for name, result in results.items():
+            print(format_scales(f"{name}, loss scale from step", result.scaling.scales))

@@ -3,7 +3,8 @@
 A layer holds its weights as plain arrays (``weight``, ``bias``). ``forward`` takes a batch of
 images, shape (batch, channel, row, column). ``backward`` turns the gradient of the output into
 that of the input and leaves those of the weights behind, as ``weight_gradient`` and
-``bias_gradient``. Every float dtype works.
+``bias_gradient``. Every float dtype works. A layer computes in the dtype of its input, in which
+the gradients are as well; weights that are kept in 16 bits are converted on the way.
 
 Each matrix product is over one image. A BLAS splits large products over its threads, and a split
 sum differs in its last bits. These products stay below that size whatever the batch size, so the
@@ -41,7 +42,8 @@ class Convolution:
         batch, _, height, width = x.shape
         outputs = len(self.bias)
         self.patches = _patches(x)
-        y = self.weight.reshape(outputs, -1) @ self.patches + self.bias[:, None]
+        self.matrix = self.weight.reshape(outputs, -1).astype(x.dtype, copy=False)
+        y = self.matrix @ self.patches + self.bias.astype(x.dtype, copy=False)[:, None]
         return y.reshape(batch, outputs, height, width)
 
     def backward(self, dy):
@@ -50,7 +52,7 @@ class Convolution:
         per_image = flat @ self.patches.transpose(0, 2, 1)
         self.weight_gradient = per_image.sum(axis=0).reshape(self.weight.shape)
         self.bias_gradient = flat.sum(axis=(0, 2))
-        dpatches = self.weight.reshape(outputs, -1).T @ flat
+        dpatches = self.matrix.T @ flat
         return _sum_patches(dpatches.reshape(batch, -1, 3, 3, height, width))
 
 
@@ -78,14 +80,15 @@ class Dense:
 
     def forward(self, x):
         self.x = x
+        self.matrix = self.weight.astype(x.dtype, copy=False)
         columns = x.reshape(len(x), -1, 1)
-        return (self.weight @ columns)[:, :, 0] + self.bias
+        return (self.matrix @ columns)[:, :, 0] + self.bias.astype(x.dtype, copy=False)
 
     def backward(self, dy):
         rows = self.x.reshape(len(self.x), 1, -1)
         self.weight_gradient = (dy[:, :, None] @ rows).sum(axis=0)
         self.bias_gradient = dy.sum(axis=0)
-        return (self.weight.T @ dy[:, :, None]).reshape(self.x.shape)
+        return (self.matrix.T @ dy[:, :, None]).reshape(self.x.shape)
 
 
 class Relu:

@@ -3,6 +3,7 @@
 tqdm and matplotlib are optional and are imported only where they are used.
 """
 
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ class Progress:
         Number of epochs.
     steps : int
         Number of steps in an epoch.
+    label : str, optional
+        What is trained.
 
     Notes
     -----
@@ -38,7 +41,8 @@ class Progress:
     interrupted.
     """
 
-    def __init__(self, epochs, steps):
+    def __init__(self, epochs, steps, label=""):
+        self.label = label
         self.epochs = epochs
         self.epoch = 0
         try:
@@ -48,7 +52,7 @@ class Progress:
         else:
             # a log file keeps every refresh of the bar, so it gets fewer of them
             pause = 0.1 if sys.stderr.isatty() else 2.0
-            self.bar = tqdm(total=epochs * steps, unit="step", mininterval=pause, file=sys.stderr)
+            self.bar = tqdm(desc=label, total=epochs * steps, unit="step", mininterval=pause, file=sys.stderr)
 
     def __enter__(self):
         return self
@@ -69,13 +73,15 @@ class Progress:
             self.bar.set_postfix_str(state, refresh=False)
         else:
             width = len(str(self.epochs))
-            print(f"epoch {self.epoch:{width}}/{self.epochs}  {state}", file=sys.stderr, flush=True)
+            line = f"{self.label}  epoch {self.epoch:{width}}/{self.epochs}  {state}"
+            print(line.lstrip(), file=sys.stderr, flush=True)
 
 
 def format_table(rows):
-    """Return the (name, value) pairs of `rows` as lines of two aligned columns."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+    """Return `rows`, tuples of equal length, as lines of aligned columns."""
+    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{cell!s:{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def check_plot(path):
@@ -119,21 +125,24 @@ def plot_curves(path, curves):
         If the file cannot be written.
     """
     # a Figure of its own, without pyplot, draws with Agg and changes no global state
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 8), layout="constrained")
+    figure = Figure(figsize=(8, 8), layout="constrained")
     loss, accuracy, rate = figure.subplots(3, sharex=True)
-    for i, (label, epochs) in enumerate(curves.items()):
+    colors = colormaps["tab10" if len(curves) <= 10 else "tab20"].colors
+    for (label, epochs), color in zip(curves.items(), itertools.cycle(colors), strict=False):
         x = range(1, len(epochs) + 1)
-        style = {"color": f"C{i}", "marker": "."}
-        loss.plot(x, [e.loss for e in epochs], **style, ls=":", label=f"{label}, training")
-        loss.plot(x, [e.held_out_loss for e in epochs], **style, label=f"{label}, held out")
+        style = {"color": color, "marker": "."}
+        loss.plot(x, [e.loss for e in epochs], **style, ls=":")
+        loss.plot(x, [e.held_out_loss for e in epochs], **style, label=label)
         accuracy.plot(x, [100 * e.accuracy for e in epochs], **style)
         rate.plot(x, [e.rate for e in epochs], **style)
-    loss.set(ylabel="loss", yscale="log")
-    loss.legend()
+    figure.legend(loc="outside right upper")
+    loss.set(ylabel="loss (dotted: of the batches learnt)", yscale="log")
     accuracy.set(ylabel="held-out accuracy (%)")
-    rate.set(ylabel="learning rate", xlabel="epoch")
+    # rates of one optimizer are a curve to look at, those of several differ by orders of magnitude
+    rate.set(ylabel="learning rate", xlabel="epoch", yscale="linear" if len(curves) == 1 else "log")
     for axes in (loss, accuracy, rate):
         axes.grid(alpha=0.3)
     try:

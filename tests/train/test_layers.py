@@ -84,3 +84,16 @@ def test_layers_keep_the_dtype(dtype):
         dx = layer.backward(y)
         arrays = [y, dx, *(value for key, value in vars(layer).items() if "gradient" in key)]
         assert [array.dtype for array in arrays] == [dtype] * len(arrays)
+
+
+def test_weights_of_16_bits_compute_in_the_dtype_of_the_input():
+    for layer, kept in zip(new_layers(np.float32), new_layers(np.float16), strict=True):
+        if hasattr(layer, "weight"):
+            layer.weight[...] = kept.weight
+        x = IMAGES.astype(np.float32)
+        y = layer.forward(x)
+        np.testing.assert_array_equal(kept.forward(x), y)
+        np.testing.assert_array_equal(kept.backward(y), layer.backward(y))
+        if hasattr(layer, "weight"):
+            assert kept.weight_gradient.dtype == np.float32
+            np.testing.assert_array_equal(kept.weight_gradient, layer.weight_gradient)

@@ -30,6 +30,17 @@ def test_a_bar_with_tqdm(capsys):
     assert "loss 0.5" in error
 
 
+def test_label_comes_first(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with Progress(epochs=1, steps=1, label="adam") as progress:
+        progress.end_epoch("loss 0.5")
+    assert capsys.readouterr().err == "adam  epoch 1/1  loss 0.5\n"
+
+
+def test_table_has_as_many_columns_as_rows_have_entries():
+    assert format_table([("name", "loss", "x"), ("a", 0.5, "y")]) == "name  loss  x\na     0.5   y"
+
+
 def test_table_is_aligned():
     assert format_table([("loss", 0.5), ("seconds", "3.20")]) == "loss     0.5\nseconds  3.20"
 
