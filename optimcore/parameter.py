@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from .checks import check_flag
+from .kernels.arrays import aligned_zeros, compute_dtype
 
 __all__ = ["Parameter", "ParameterTuple"]
 
@@ -247,7 +248,7 @@ class ParameterTuple(tuple):
         _name_unnamed(parameters)
         return super().__new__(cls, parameters)
 
-    def clone(self, prefix, init="same", dtype="same"):
+    def clone(self, prefix, init="same", dtype="same", number=0):
         """Make new parameters of the same shapes, e.g. the slots of an optimizer.
 
         Parameters
@@ -260,6 +261,9 @@ class ParameterTuple(tuple):
             'compute' is the dtype in which kernels compute: float32 for 16-bit parameters, otherwise
             the dtype of the parameter. Slots use it.
 
+        number : int, default 0
+            Different for slots that one step updates together: their memory is laid out so that they do not collide.
+
         Returns
         -------
         ParameterTuple
@@ -271,7 +275,7 @@ class ParameterTuple(tuple):
             raise ValueError(f"prefix must consist of letters, digits, '_' and '.', got {prefix!r}")
         if dtype not in ("same", "compute"):
             raise ValueError(f"dtype must be 'same' or 'compute', got {dtype!r}")
-        return ParameterTuple([_clone(p, f"{prefix}.{p.name}", init, dtype) for p in self])
+        return ParameterTuple([_clone(p, f"{prefix}.{p.name}", init, dtype, number) for p in self])
 
 
 def check_names(parameters):
@@ -295,13 +299,12 @@ def _name_unnamed(parameters):
             taken.add(p.name)
 
 
-def _clone(parameter, name, init, dtype):
-    if dtype == "compute" and parameter.dtype.itemsize == 2:
-        dtype = np.dtype(np.float32)
-    else:
-        dtype = parameter.dtype
-    data = np.empty(parameter.shape, dtype)
-    data[...] = _init_value(init, parameter)
+def _clone(parameter, name, init, dtype, number):
+    dtype = compute_dtype(parameter.dtype) if dtype == "compute" else parameter.dtype
+    data = aligned_zeros(parameter.shape, dtype, number)
+    value = _init_value(init, parameter)
+    if np.ndim(value) or value != 0:  # zeros take no memory until they are touched
+        data[...] = value
     return Parameter(data, name, parameter.requires_grad)
 
 

@@ -128,6 +128,7 @@ class Optimizer:
     _plan = None  # made by build_plan in classes whose rule is a kernel
     _lazy = None  # what `use_lazy` must be: True where a gradient of 0 changes nothing, None where it is free
     _use_lazy = False
+    _slot_count = 0
     _max_grad_norm = None
     _stochastic_rounding = False
     rounding_seed = 0
@@ -292,7 +293,8 @@ class Optimizer:
 
     def make_slot(self, prefix, init="zeros"):
         """Return a slot: one array of the compute dtype per parameter, named ``prefix.name``."""
-        return self._parameters.clone(prefix, init, dtype="compute")
+        self._slot_count += 1
+        return self._parameters.clone(prefix, init, dtype="compute", number=self._slot_count)
 
     @property
     def parameters(self):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from optimcore.kernels import isa as builds
+from optimcore.kernels.arrays import aligned_zeros
 from optimcore.kernels.driver import Plan
 
 
@@ -135,3 +136,15 @@ def test_mean_is_exact_where_float32_sums_are_not():
 def test_isa_that_is_not_there():
     with pytest.raises(ValueError, match="OPTIMCORE_ISA must name an ISA build"):
         builds.use_isa("avx1024")
+
+
+def test_aligned_zeros():
+    for number in range(4):
+        for shape in [(), (0,), (3, 5), (5000,), (100, 100)]:
+            for dtype in (np.float32, np.float64):
+                array = aligned_zeros(shape, np.dtype(dtype), number)
+                assert array.shape == shape and array.dtype == dtype and not array.any()
+                assert array.flags.writeable and array.flags.c_contiguous
+                assert array.size == 0 or array.__array_interface__["data"][0] % 64 == 0
+    places = {aligned_zeros((5000,), np.dtype(np.float32), i).__array_interface__["data"][0] % 4096 for i in range(3)}
+    assert len(places) == 3
