@@ -97,9 +97,10 @@ class Adam(Optimizer):
         self.use_amsgrad = check_flag("use_amsgrad", use_amsgrad)
         self.use_lazy, self.use_offload = _check_modes(use_amsgrad, **kwargs)
         super().__init__(learning_rate, params, weight_decay, loss_scale)
-        self._powers = np.ones(2)
-        self.beta1_power = Parameter(self._powers[0, ...], "beta1_power", requires_grad=False)
-        self.beta2_power = Parameter(self._powers[1, ...], "beta2_power", requires_grad=False)
+        powers = np.ones(2)
+        self.beta1_power = Parameter(powers[0, ...], "beta1_power", requires_grad=False)
+        self.beta2_power = Parameter(powers[1, ...], "beta2_power", requires_grad=False)
+        self._powers = memoryview(powers)  # reads and writes single numbers faster than an ndarray
         self.moment1 = self.make_slot("moment1")
         self.moment2 = self.make_slot("moment2")
         slots = [self.moment1, self.moment2]
