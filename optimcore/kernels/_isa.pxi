@@ -18,6 +18,8 @@ ctypedef fused index_t:
 cdef enum:
     LANES = 16              # of every reduction, whatever the width of a vector: equal bits on every ISA
     BATCH = 256             # elements that a reduction converts at once
+    ROWS_AHEAD = 8          # rows of a table between the one that is asked for and the one that is updated
+    PREFETCHED = 64         # elements of a row that are asked for; the CPU sees the rest coming
     MERGE_AHEAD = 8         # rows between the one that is summed and the one that is fetched from memory
 
 
@@ -91,8 +93,13 @@ cdef void update_rows(
 ) noexcept nogil:
     """Update rows of a table: row r of the gradient belongs to row rows[r]."""
     cdef layout_t a = arrays[0]
-    cdef Py_ssize_t r, start
+    cdef Py_ssize_t r, start, ahead, line
     for r in range(first, last):
+        ahead = rows[min(r + ROWS_AHEAD, last - 1)] * width
+        for line in range((min(width, PREFETCHED) + LANES - 1) // LANES):
+            prefetch(&a.w[ahead + line * LANES])
+            prefetch(&a.slot0[ahead + line * LANES])
+            prefetch(&a.slot1[ahead + line * LANES])
         start = rows[r] * width
         a.g = &arrays.g[r * width - start]
         update[rule_t, layout_t](hyper, &a, start, start + width, prologue)
