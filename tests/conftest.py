@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import optimcore as nn
+from optimcore.kernels import driver
+from optimcore.kernels import isa as builds
 
 
 class Net:
@@ -28,3 +30,13 @@ def doctest_namespace():
 def net():
     """Return a small network."""
     return Net()
+
+
+@pytest.fixture
+def restore_runtime():
+    """Put threads, ISA build and the least work for threads back as they were."""
+    threads, isa, elements = nn.get_num_threads(), builds.active_isa(), driver.THREAD_ELEMENTS
+    yield
+    nn.set_num_threads(threads)
+    builds.use_isa(isa)
+    driver.THREAD_ELEMENTS = elements

@@ -10,13 +10,6 @@ from optimcore.__main__ import main
 from optimcore.train import digits
 
 
-@pytest.fixture
-def restore_threads():
-    threads = optimcore.get_num_threads()
-    yield
-    optimcore.set_num_threads(threads)
-
-
 def test_version(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
@@ -31,7 +24,7 @@ def test_info_shows_version_and_kernels(capsys):
     assert "baseline" in out
 
 
-def test_train_prints_the_table_and_draws_the_curves(tmp_path, capsys, restore_threads):
+def test_train_prints_the_table_and_draws_the_curves(tmp_path, capsys, restore_runtime):
     plot = tmp_path / "curves.png"
     words = ["--optimizer", "momentum", "--epochs", "2", "--batch-size", "64", "--seed", "3"]
     assert main(["train", "digits", *words, "--threads", "2", "--plot", str(plot)]) == 0

@@ -34,14 +34,7 @@ def run(code, **environment):
     )
 
 
-@pytest.fixture
-def restore_threads():
-    threads = optimcore.get_num_threads()
-    yield
-    optimcore.set_num_threads(threads)
-
-
-def test_set_num_threads(restore_threads):
+def test_set_num_threads(restore_runtime):
     for threads in (1, 3, np.int64(2)):
         optimcore.set_num_threads(threads)
         assert optimcore.get_num_threads() == threads
@@ -125,7 +118,7 @@ def test_show_config(capsys):
     assert "-ffast-math" not in printed["flags"] and "-march=native" not in printed["flags"]
 
 
-def test_helpers_of_the_pool_take_part(restore_threads):
+def test_helpers_of_the_pool_take_part(restore_runtime):
     code = THREADED_STEP + "step(); print(runtime._pool is not None, w.asnumpy().max())"
     assert run(code).stdout == "True 0.5\n"
 
@@ -157,7 +150,7 @@ def test_step_while_the_interpreter_shuts_down():
     assert (result.stdout, result.stderr) == ("0.5\n", "")
 
 
-def test_interrupted_call_for_helpers_finishes_the_step(monkeypatch, restore_threads):
+def test_interrupted_call_for_helpers_finishes_the_step(monkeypatch, restore_runtime):
     # Ctrl-C may arrive while helpers are at work: the memory must not go before they are done
     def interrupt(function, count):
         function()

@@ -201,18 +201,9 @@ def test_first_row_keeps_its_bits():
     assert merged.tobytes() == values.tobytes()
 
 
-@pytest.fixture
-def settings():
-    """Put threads and ISA back as they were."""
-    threads, isa = optimcore.get_num_threads(), builds.active_isa()
-    yield
-    optimcore.set_num_threads(threads)
-    builds.use_isa(isa)
-
-
 @pytest.mark.parametrize("isa", builds.available_isas())
 @pytest.mark.parametrize("threads", [1, 2, 7])
-def test_bits_do_not_depend_on_threads_or_isa(threads, isa, settings):
+def test_bits_do_not_depend_on_threads_or_isa(threads, isa, restore_runtime):
     """Numbers and sums are the same for every thread count and ISA build."""
     indices = np.abs(patterns(1000, np.int32)["zipf"])
     values = {storage: make_values(1000, 300, storage) for storage in STORAGE}

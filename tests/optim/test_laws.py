@@ -19,15 +19,6 @@ def case(request):
     return request.param
 
 
-@pytest.fixture
-def restore_runtime():
-    threads, isa, elements = optimcore.get_num_threads(), builds.active_isa(), driver.THREAD_ELEMENTS
-    yield
-    optimcore.set_num_threads(threads)
-    builds.use_isa(isa)
-    driver.THREAD_ELEMENTS = elements
-
-
 def assert_close(optimizer, oracle, dtype):
     for p in optimizer.parameters:
         expected = oracle.w[p.name]

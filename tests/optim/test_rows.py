@@ -24,15 +24,6 @@ def case(request):
     return request.param
 
 
-@pytest.fixture
-def restore_runtime():
-    threads, isa, elements = optimcore.get_num_threads(), builds.active_isa(), driver.THREAD_ELEMENTS
-    yield
-    optimcore.set_num_threads(threads)
-    builds.use_isa(isa)
-    driver.THREAD_ELEMENTS = elements
-
-
 def make_arrays(dtype=np.float32, seed=0):
     rng = np.random.default_rng(seed)
     return {name: rng.standard_normal(shape).astype(dtype) for name, shape in SHAPES.items()}

@@ -14,13 +14,6 @@ from optimcore.train.recipes import OPTIMIZERS, build_optimizer
 
 
 @pytest.fixture
-def restore_threads():
-    threads = optimcore.get_num_threads()
-    yield
-    optimcore.set_num_threads(threads)
-
-
-@pytest.fixture
 def few_digits(monkeypatch):
     """Let a training take a fifth of the time; it learns less."""
     images, labels = digits.load_digits()
@@ -179,7 +172,7 @@ def test_a_dropped_step_leaves_parameters_slots_and_global_step(optimizer, preci
     "optimizer, precision",
     [*((name, "bfloat16") for name in OPTIMIZERS), ("adam", "float16"), ("adam", "float32"), ("sgd", "float32")],
 )
-def test_bits_do_not_depend_on_the_number_of_threads(optimizer, precision, restore_threads, few_digits):
+def test_bits_do_not_depend_on_the_number_of_threads(optimizer, precision, restore_runtime, few_digits):
     digests = []
     for threads in (1, 3):
         optimcore.set_num_threads(threads)
