@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from optimcore.train import UsageError
 
-__all__ = ["Epoch", "Progress", "check_plot", "format_table", "plot_curves"]
+__all__ = ["Epoch", "Progress", "check_plot", "format_table", "plot_curves", "save_figure"]
 
 
 class Epoch(NamedTuple):
@@ -34,6 +34,8 @@ class Progress:
         Number of steps in an epoch.
     label : str, optional
         What is trained.
+    unit : str, default "step"
+        What a step is called; it may be as small as one word of a text.
 
     Notes
     -----
@@ -41,7 +43,7 @@ class Progress:
     interrupted.
     """
 
-    def __init__(self, epochs, steps, label=""):
+    def __init__(self, epochs, steps, label="", unit="step"):
         self.label = label
         self.epochs = epochs
         self.epoch = 0
@@ -52,7 +54,14 @@ class Progress:
         else:
             # a log file keeps every refresh of the bar, so it gets fewer of them
             pause = 0.1 if sys.stderr.isatty() else 2.0
-            self.bar = tqdm(desc=label, total=epochs * steps, unit="step", mininterval=pause, file=sys.stderr)
+            self.bar = tqdm(
+                desc=label,
+                total=epochs * steps,
+                unit=unit,
+                unit_scale=unit != "step",  # thousands and millions are shortened
+                mininterval=pause,
+                file=sys.stderr,
+            )
 
     def __enter__(self):
         return self
@@ -61,10 +70,12 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
-    def step(self):
-        """Count one step."""
+    def step(self, count=1, state=None):
+        """Count some steps; the bar shows `state`, if given, from its next refresh on."""
         if self.bar is not None:
-            self.bar.update()
+            if state is not None:
+                self.bar.set_postfix_str(state, refresh=False)
+            self.bar.update(count)
 
     def end_epoch(self, state):
         """Count one epoch and show `state`, a few words on how things stand."""
@@ -145,6 +156,11 @@ def plot_curves(path, curves):
     rate.set(ylabel="learning rate", xlabel="epoch", yscale="linear" if len(curves) == 1 else "log")
     for axes in (loss, accuracy, rate):
         axes.grid(alpha=0.3)
+    save_figure(figure, path)
+
+
+def save_figure(figure, path):
+    """Write a matplotlib figure as PNG; UsageError if the file cannot be written."""
     try:
         figure.savefig(path, format="png")
     except OSError as error:

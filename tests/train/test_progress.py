@@ -92,3 +92,12 @@ def test_a_log_file_gets_few_refreshes_of_the_bar(monkeypatch):
         for _ in range(1000):
             progress.step()
     assert log.getvalue().count("\r") <= 5
+
+
+def test_a_bar_of_small_steps_shows_their_number_and_the_state(capsys):
+    with Progress(epochs=1, steps=3_000_000, unit="word") as progress:
+        progress.step(1_500_000, "loss 2.5")
+        progress.step(1_500_000)
+    error = capsys.readouterr().err
+    assert "3.00M/3.00M" in error
+    assert "word/s, loss 2.5" in error
