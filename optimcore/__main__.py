@@ -1,4 +1,4 @@
-"""The command line: ``python -m optimcore info`` and ``python -m optimcore train digits``."""
+"""The command line: ``python -m optimcore info`` and ``python -m optimcore train digits|words``."""
 
 import argparse
 import sys
@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 def build_parser():
     """Return the parser of all commands; a command's `run` takes the parsed options."""
     # here, so that `import optimcore` and its tools do not pay for the trainings
-    from optimcore.train import digits
+    from optimcore.train import digits, words
 
     parser = Parser(prog=PROGRAM, description="Optimizers for CPU training in NumPy.")
     parser.add_argument("--version", action="version", version=f"optimcore {optimcore.__version__}")
@@ -37,6 +37,10 @@ def build_parser():
     command = trainings.add_parser("digits", help=summary, description=summary.capitalize() + ".")
     digits.add_arguments(command)
     command.set_defaults(run=digits.run, error=command.error)
+    summary = "learn word vectors from text (skip-gram with negative sampling)"
+    command = trainings.add_parser("words", help=summary, description=summary.capitalize() + ".")
+    words.add_arguments(command)
+    command.set_defaults(run=words.run, error=command.error)
     return parser
 
 
