@@ -83,6 +83,10 @@ cdef void update(
             rmsprop_centered(&h, &w, g, &a.slot0[i], &a.slot1[i], &a.slot2[i])
         elif rule_t is Lamb:
             lamb(&h, &p, &w, g, &a.slot0[i], &a.slot1[i])
+        elif rule_t is Adafactor:
+            adafactor(&h, &p, &w, g, &a.slot0[i])
+        elif rule_t is AdafactorMomentum:
+            adafactor_momentum(&h, &p, &w, g, &a.slot0[i], &a.slot1[i])
         if rule_t is not Gradient:
             store(&a, i, w, &p.rounding)
 
@@ -160,6 +164,8 @@ cdef void measure(
                 finite(g, &x, &y)
             elif measure_t is Lamb:
                 lamb_norms(&h, &p, w, g, a.slot0[start + i], a.slot1[start + i], &x, &y)
+            elif measure_t is Adafactor:
+                adafactor_norms(&h, &p, w, g, a.slot0[start + i], &x, &y)
             x_batch[i] = x * x
             y_batch[i] = y * y
         add_to_lanes(x_lanes, x_batch, n)
@@ -167,6 +173,95 @@ cdef void measure(
         start += n
     squares[0] += sum_of_lanes(x_lanes)
     squares[1] += sum_of_lanes(y_lanes)
+
+
+cdef void square_sums(
+    const layout_t* arrays, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t rows, Py_ssize_t columns,
+    const Prologue* prologue, double* row, double* column
+) noexcept nogil:
+    """Sum the squares of the gradient over each row from start to stop, and add them to their columns."""
+    cdef double[<int>BATCH] batch
+    cdef Py_ssize_t held = 0, used = 0, r = 0
+    while start < stop:
+        if columns > LANES:
+            row[0] = add_wide_row[layout_t](arrays, start, columns, prologue, column)
+        else:
+            if used == held:        # whole rows at once
+                held, used = min(stop - start, BATCH // columns * columns), 0
+                squares_of[layout_t](arrays, start, held, prologue, batch)
+            row[0] = add_narrow_row(&batch[used], columns, column)
+            used += columns
+        start += columns
+        row += 1
+        r += 1
+        if r == rows:               # on to the next matrix
+            r = 0
+            column += columns
+
+
+cdef inline double add_wide_row(
+    const layout_t* arrays, Py_ssize_t start, Py_ssize_t columns, const Prologue* prologue, double* column
+) noexcept nogil:
+    cdef double[<int>LANES] lanes
+    cdef double[<int>BATCH] batch
+    cdef Py_ssize_t c = 0, i, n, lane
+    for lane in range(LANES):
+        lanes[lane] = 0
+    while c < columns:
+        n = min(columns - c, BATCH)
+        squares_of[layout_t](arrays, start + c, n, prologue, batch)
+        for i in range(n):
+            column[c + i] += batch[i]
+        add_to_lanes(lanes, batch, n)
+        c += n
+    return sum_of_lanes(lanes)
+
+
+cdef inline double add_narrow_row(const double* squares, Py_ssize_t columns, double* column) noexcept nogil:
+    cdef double result = 0
+    cdef Py_ssize_t i
+    for i in range(columns):
+        result += squares[i]
+        column[i] += squares[i]
+    return result
+
+
+cdef inline void squares_of(
+    const layout_t* arrays, Py_ssize_t start, Py_ssize_t n, const Prologue* prologue, double* squares
+) noexcept nogil:
+    """Write the squares of n elements of the gradient."""
+    cdef layout_t a = arrays[0]
+    cdef Prologue p = prologue[0]
+    cdef Py_ssize_t i
+    w = g = a.zero
+    for i in range(n):
+        load(&a, start + i, &w, &g)
+        clip(&p, &g)
+        centralize_and_unscale(&p, &g)
+        squares[i] = <double>g * <double>g
+
+
+cdef void factors(
+    const double* row, const double* column, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride,
+    Py_ssize_t start, Py_ssize_t stop, real_t* result
+) noexcept nogil:
+    """Write what rows and columns make of elements start..stop of matrices."""
+    cdef Py_ssize_t c = start % columns, r = start // columns % rows
+    cdef Py_ssize_t i, n
+    row += start // columns
+    column += start // columns // rows * stride
+    while start < stop:
+        n = min(columns - c, stop - start)
+        for i in range(n):
+            adafactor_factor(row[0], column[c + i], &result[i])
+        result += n
+        start += n
+        c = 0
+        row += 1
+        r += 1
+        if r == rows:               # on to the next matrix
+            r = 0
+            column += stride
 
 
 cdef inline void add_to_lanes(double* lanes, double* batch, Py_ssize_t n) noexcept nogil:
@@ -226,6 +321,7 @@ cdef void enlist(KernelTable* table, const char* name, int slots, const rule_t* 
     kernels.hypers = sizeof(rule_t) // sizeof(double)
     kernels.slots = slots
     kernels.decoupled = rule_t in decoupled_t
+    kernels.matrix = rule_t in matrix_t
     kernels.update[<int>FLOAT32] = <update_f>update[rule_t, Float32]
     kernels.update_rows[<int>FLOAT32] = <update_rows_f>update_rows[rule_t, Float32]
     kernels.update[<int>FLOAT64] = <update_f>update[rule_t, Float64]
@@ -277,10 +373,13 @@ enlist[ProximalAdagrad](&table, "proximal_adagrad", 1, NULL)
 enlist[Rmsprop](&table, "rmsprop", 2, NULL)
 enlist[RmspropCentered](&table, "rmsprop_centered", 3, NULL)
 enlist[Lamb](&table, "lamb", 2, NULL)
+enlist[Adafactor](&table, "adafactor", 1, NULL)
+enlist[AdafactorMomentum](&table, "adafactor_momentum", 2, NULL)
 
 enlist_measure[Norm](&table, "norm", NULL)
 enlist_measure[Finite](&table, "finite", NULL)
 enlist_measure[Lamb](&table, "lamb", NULL)
+enlist_measure[Adafactor](&table, "adafactor", NULL)
 
 table.total[<int>FLOAT32] = <total_f>total[Float32]
 table.total[<int>FLOAT64] = <total_f>total[Float64]
@@ -288,6 +387,15 @@ table.total[<int>FLOAT16] = <total_f>total[Float16]
 table.total[<int>BFLOAT16] = <total_f>total[BFloat16]
 table.total[<int>FLOAT16_MIXED] = <total_f>total[Float16Mixed]
 table.total[<int>BFLOAT16_MIXED] = <total_f>total[BFloat16Mixed]
+
+table.square_sums[<int>FLOAT32] = <square_sums_f>square_sums[Float32]
+table.square_sums[<int>FLOAT64] = <square_sums_f>square_sums[Float64]
+table.square_sums[<int>FLOAT16] = <square_sums_f>square_sums[Float16]
+table.square_sums[<int>BFLOAT16] = <square_sums_f>square_sums[BFloat16]
+table.square_sums[<int>FLOAT16_MIXED] = <square_sums_f>square_sums[Float16Mixed]
+table.square_sums[<int>BFLOAT16_MIXED] = <square_sums_f>square_sums[BFloat16Mixed]
+table.factors32 = <factors_f>factors[float]
+table.factors64 = <factors_f>factors[double]
 
 table.merge[<int>FLOAT32] = <merge_f>merge[Float32]
 table.merge[<int>FLOAT64] = <merge_f>merge[Float64]

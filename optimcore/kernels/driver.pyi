@@ -24,9 +24,11 @@ class Plan:
         slots: Sequence[Sequence[NDArray]],
         centralize: Sequence[bool],
         rows: Sequence[int] | None = None,
+        row_means: Sequence[NDArray | None] | None = None,
     ) -> None: ...
     def step(
         self,
         gradients: tuple[object | None, ...] | list[object | None],
         hypers: Sequence[tuple[float, ...]],
     ) -> None: ...
+    def factor(self, gradients: tuple[object | None, ...] | list[object | None], beta2: float, eps: float) -> None: ...

@@ -20,10 +20,13 @@ from .isa cimport active_table, find_measure, find_rule
 from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT32, FLOAT64
 from .table cimport KernelTable, MeasureKernels, RuleKernels
 from .row_gradient cimport Door, RowGradient
-from .work cimport CHUNK, MAX_HYPERS, Segment, Task, Work, arrange, mixed, run_block
+from .work cimport CHUNK, MAX_HYPERS, Matrices, Segment, Task, Work, arrange, combine_parts, mixed, run_block
 
 from optimcore import runtime
 from optimcore.kernels.arrays import as_bits, as_floats, compute_dtype, converted, is_rows
+
+cdef enum:
+    PART_ROWS = 64          # at least, of a matrix that is cut: its sums of columns take little memory beside it
 
 cdef extern from "Python.h":
     # without the automatic exception: a gradient that does not fit is converted, not refused
@@ -60,6 +63,10 @@ cdef class Plan:
         Whether the mean over all axes but the first is subtracted from a parameter's gradient.
     rows : sequence of int, optional
         Which of the `hypers` (see `step`) each parameter takes; by default all take the first.
+    row_means : sequence of ndarray or None, optional
+        For rules over matrices: an array for each parameter that is taken as matrices over its last two axes, with the
+        mean square of each row; of shape ``shape[:-1]``, otherwise like a slot. The first slot of such a parameter is
+        that of its columns, of shape ``shape[:-2] + shape[-1:]``. See `factor`.
 
     Attributes
     ----------
@@ -98,6 +105,7 @@ cdef class Plan:
     cdef int[::1] rows_view
     cdef uint64_t[::1] keys
     cdef KernelTable* table
+    cdef bint has_matrices
     cdef bint writes                # the rule writes the parameters
     cdef tuple names
     cdef tuple parameters
@@ -108,7 +116,7 @@ cdef class Plan:
     cdef public bint lazy           # rows without a gradient stay as they are
     cdef public bint merge          # rows that share an index are summed first
 
-    def __cinit__(self, rule, names, parameters, slots, centralize, rows=None):
+    def __cinit__(self, rule, names, parameters, slots, centralize, rows=None, row_means=None):
         cdef Py_ssize_t i
         self.table = active_table()
         self.rule = NULL if rule is None else find_rule(self.table, rule)
@@ -139,8 +147,11 @@ cdef class Plan:
             self.work.keys = &self.keys[0]
         self.work.rule, self.work.total, self.work.clip = self.rule, self.table.total, 1
         self.work.gradient = find_rule(self.table, "gradient").update
+        self.work.square_sums = self.table.square_sums
+        self.work.factors32, self.work.factors64 = self.table.factors32, self.table.factors64
         for i in range(self.count):
-            self.add_task(i, [slot[i] for slot in slots], centralize[i])
+            means = None if row_means is None else row_means[i]
+            self.add_task(i, [slot[i] for slot in slots], centralize[i], means)
 
     def __dealloc__(self):
         PyMem_Free(self.doors)
@@ -176,16 +187,19 @@ cdef class Plan:
         if seed is not None:
             self.work.key = mixed(mixed(<uint64_t>(seed & 0xffffffffffffffff)) ^ <uint64_t>step)
 
-    cdef int add_task(self, Py_ssize_t i, list slots, bint centralize) except -1:
+    cdef int add_task(self, Py_ssize_t i, list slots, bint centralize, row_means) except -1:
         cdef Task* task = &self.work.tasks[i]
         cdef Door* door = &self.doors[i]
         parameter = self.parameters[i]
-        compute = compute_dtype(parameter.dtype)
-        for slot in slots:
-            if slot.shape != parameter.shape or slot.dtype != compute:
+        shapes = [parameter.shape] * len(slots)
+        if row_means is not None:
+            if not (self.rule.matrix and parameter.ndim > 1) or centralize:
                 raise ValueError(
-                    f"slots of {self.names[i]!r} must have shape {parameter.shape} and dtype {compute}, "
-                    f"got {slot.shape} and {slot.dtype}")
+                    f"row_means of {self.names[i]!r} must be None except for a rule over matrices, two axes or more, "
+                    "and no centralization")
+            slots, shapes = [*slots, row_means], [*shapes, parameter.shape[:-1]]
+            shapes[0] = parameter.shape[:-2] + parameter.shape[-1:]
+        self.check_slots(i, slots, shapes)
         task.arrays.w = self.pin(i, parameter)
         door.ndim = PyMemoryView_GET_BUFFER(self.pinned[-1]).ndim
         door.shape = PyMemoryView_GET_BUFFER(self.pinned[-1]).shape
@@ -202,6 +216,38 @@ cdef class Plan:
         task.table_rows = parameter.shape[0] if parameter.ndim else 1
         task.width = task.size // task.table_rows if task.size else 0
         task.centralized = centralize and task.size > 0
+        if row_means is not None and task.size > 0:
+            task.arrays.slot0 = NULL
+            self.add_matrices(i, slots[0], row_means)
+        return 0
+
+    cdef int check_slots(self, Py_ssize_t i, list slots, list shapes) except -1:
+        compute = compute_dtype(self.parameters[i].dtype)
+        for slot, shape in zip(slots, shapes):
+            if slot.shape != shape or slot.dtype != compute:
+                raise ValueError(
+                    f"slots of {self.names[i]!r} must have shape {shape} and dtype {compute}, "
+                    f"got {slot.shape} and {slot.dtype}")
+        return 0
+
+    cdef int add_matrices(self, Py_ssize_t i, column_means, row_means) except -1:
+        cdef Task* task = &self.work.tasks[i]
+        cdef Matrices* m = &task.matrices
+        cdef Py_ssize_t size
+        cdef double[::1] row, column
+        self.has_matrices = True
+        m.row_means, m.column_means = self.pin(i, row_means), self.pin(i, column_means)
+        m.rows, m.columns = self.parameters[i].shape[-2:]
+        size = m.rows * m.columns
+        m.length, m.parts = max(PART_ROWS, CHUNK // m.columns) * m.columns, 1
+        if m.length < size:
+            m.parts = (size + m.length - 1) // m.length
+        else:
+            m.length = max(1, CHUNK // size) * size
+        row = np.empty(task.size // m.columns)
+        column = np.empty(task.size // size * m.parts * m.columns)
+        self.pinned += [row, column]
+        m.row, m.column = &row[0], &column[0]
         return 0
 
     cdef void* pin(self, Py_ssize_t i, array) except? NULL:
@@ -238,8 +284,7 @@ cdef class Plan:
         try:
             self.work.measure, self.work.raw, self.work.until_nan = NULL, False, False
             self.fill(hypers)
-            if self.held is None or self.held is not gradients:
-                self.collect(gradients)
+            self.collect_unless_held(gradients)
             self.run()
         finally:
             self.leave()
@@ -271,9 +316,11 @@ cdef class Plan:
         try:
             self.work.measure = kernels
             self.work.raw, self.work.until_nan = hypers is None, measure == "finite"
-            if hypers is not None:
+            if hypers is None:
+                self.collect(gradients)
+            else:
                 self.fill(hypers)
-            self.collect(gradients)
+                self.collect_unless_held(gradients)
             self.run()
             for t in range(self.count):
                 for c in range(self.work.tasks[t].n_chunks):
@@ -282,11 +329,37 @@ cdef class Plan:
         except BaseException:
             self.leave()
             raise
-        if hold:
-            self.held, self.busy = gradients, False
-        else:
-            self.leave()
+        self.leave_or_hold(gradients if hold else None)
         return np.asarray(sums)
+
+    def factor(self, gradients, double beta2, double eps):
+        """Move the mean squares of rows and columns by those of the gradients, and find the factors of elements.
+
+        It concerns the parameters that are taken as matrices; without a gradient they keep their means. The gradients
+        stay open for a measurement or a step with the same object, which must follow at once.
+
+        Parameters
+        ----------
+        gradients
+            As for `step`.
+        beta2, eps : float
+            The means are ``beta2 * mean + (1 - beta2) * (mean of squares + eps)``.
+        """
+        self.enter()
+        try:
+            self.work.measure, self.work.raw, self.work.until_nan = NULL, False, False
+            self.work.beta2, self.work.eps = beta2, eps
+            self.collect(gradients)
+            self.work.factoring = True
+            self.run()
+            with nogil:
+                combine_parts(&self.work)
+        except BaseException:
+            self.leave()
+            raise
+        finally:
+            self.work.factoring = False
+        self.leave_or_hold(gradients)
 
     cdef int enter(self) except -1:
         if self.busy:
@@ -297,6 +370,12 @@ cdef class Plan:
     cdef void leave(self) noexcept:
         self.release()
         self.busy = False
+
+    cdef void leave_or_hold(self, gradients) noexcept:
+        if gradients is None:
+            self.leave()
+        else:
+            self.held, self.busy = gradients, False
 
     cdef void release(self) noexcept:
         cdef Py_ssize_t i
@@ -317,6 +396,9 @@ cdef class Plan:
             for k in range(self.rule.hypers):
                 self.work.hypers[r * MAX_HYPERS + k] = row[k]
         return 0
+
+    cdef int collect_unless_held(self, gradients) except -1:
+        return 0 if self.held is not None and self.held is gradients else self.collect(gradients)
 
     cdef int collect(self, gradients) except -1:
         """Open every gradient, or none."""
@@ -375,7 +457,7 @@ cdef class Plan:
         cdef Task* task = &self.work.tasks[i]
         parameter = self.parameters[i]
         name = f"gradients[{i}], of parameter {self.names[i]!r},"
-        if not self.takes_rows:
+        if not self.takes_rows or self.has_matrices:
             raise TypeError(f"{name} must be dense: this optimizer looks at whole parameters, got {gradient!r}")
         indices, values = gradient.indices, gradient.values
         if gradient.dense_shape != parameter.shape or values.shape != (len(indices), *parameter.shape[1:]):
@@ -410,7 +492,7 @@ cdef class Plan:
             threads = runtime.get_num_threads()
         if self.work.measure != NULL:
             self.make_room_for_squares()
-        elif not self.lazy:
+        if self.has_matrices or (self.work.measure == NULL and not self.lazy):
             self.make_room_for_scratch(max(threads, 1))
         return run_blocks(run_block, &self.work, self.work.n_blocks, threads)
 

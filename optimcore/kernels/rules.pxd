@@ -5,6 +5,7 @@ A struct holds the hyperparameters of one step, as doubles, the learning rate fi
 them once to the compute type. `w` is the parameter, `g` the gradient after the prologue, the rest are slots.
 To add a rule: its struct and formula here, its name in `rule_t`, one branch and one line in `_isa.pxi`.
 """
+from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport fabs, fabsf, pow, powf, sqrt, sqrtf
 
 from .storage cimport Rounding
@@ -52,6 +53,7 @@ ctypedef struct Prologue:
     double mean             # of the decayed gradient over one output channel, 0: not centralized
     double scale            # reciprocal of the loss scale, 1: none
     double trust            # factor of the rate for rules that have one per parameter
+    bint factored           # the first slot only holds factors of the gradient, for rules over matrices
     Rounding rounding
 
 
@@ -361,6 +363,55 @@ cdef inline void lamb_norms(
     y[0] = <double>(direction + <real_t>p.decay * w)
 
 
+# AdaFactor. A pass that measures comes first. Then decay holds weight decay times the size of the parameter, and trust
+# that size over how far the root mean square of the direction exceeds its limit.
+ctypedef struct Adafactor:
+    double lr
+    double eps
+    double beta2
+
+cdef inline void adafactor(const Adafactor* h, const Prologue* p, real_t* w, real_t g, real_t* v) noexcept nogil:
+    adafactor_move(h.lr, p, w, <real_t>(h.lr * p.trust) * adafactor_direction(h.eps, h.beta2, p, g, v))
+
+
+ctypedef struct AdafactorMomentum:
+    double lr
+    double eps
+    double beta2
+    double beta1
+
+cdef inline void adafactor_momentum(
+    const AdafactorMomentum* h, const Prologue* p, real_t* w, real_t g, real_t* v, real_t* m
+) noexcept nogil:
+    cdef real_t step = <real_t>(h.lr * p.trust) * adafactor_direction(h.eps, h.beta2, p, g, v)
+    m[0] = <real_t>h.beta1 * m[0] + <real_t>(1 - h.beta1) * step
+    adafactor_move(h.lr, p, w, m[0])
+
+
+cdef inline void adafactor_norms(
+    const Adafactor* h, const Prologue* p, real_t w, real_t g, real_t v, double* x, double* y
+) noexcept nogil:
+    x[0] = <double>w
+    y[0] = <double>adafactor_direction(h.eps, h.beta2, p, g, &v)
+
+cdef inline real_t adafactor_direction(double eps, double beta2, const Prologue* p, real_t g, real_t* v) noexcept nogil:
+    # of a matrix, the mean squares of rows and columns are up to date, and v is what they make of an element
+    v[0] = v[0] if p.factored else adafactor_mean(eps, beta2, g * g, v[0])
+    return g * v[0] if p.factored else g / root(v[0])
+
+cdef inline real_t adafactor_mean(double eps, double beta2, real_t square, real_t v) noexcept nogil:
+    # not v + (square - v) * (1 - beta2): that may round to 0, and a zero gradient then makes 0 / 0
+    return <real_t>beta2 * v + <real_t>(1 - beta2) * (square + <real_t>eps)
+
+cdef inline void adafactor_move(double lr, const Prologue* p, real_t* w, real_t step) noexcept nogil:
+    w[0] = w[0] - <real_t>(lr * p.decay) * w[0] - step
+
+cdef inline void adafactor_factor(double row, double column, real_t* factor) noexcept nogil:
+    # finite where row and column are without a gradient, for it is 0 there
+    cdef double most = FLT_MAX if real_t is float else DBL_MAX
+    factor[0] = <real_t>(most if row * column > most else row * column)
+
+
 ctypedef fused rule_t:
     Gradient
     Sgd
@@ -384,11 +435,20 @@ ctypedef fused rule_t:
     Rmsprop
     RmspropCentered
     Lamb
+    Adafactor
+    AdafactorMomentum
 
 # rules that read the decay themselves: their gradient goes without
 ctypedef fused decoupled_t:
     AdamWeightDecay
     Lamb
+    Adafactor
+    AdafactorMomentum
+
+# rules that may take a parameter as matrices: they heed `factored`
+ctypedef fused matrix_t:
+    Adafactor
+    AdafactorMomentum
 
 
 # ---- measures: two quantities per element whose squares are summed over a parameter
@@ -414,3 +474,4 @@ ctypedef fused measure_t:
     Norm
     Finite
     Lamb
+    Adafactor

@@ -25,6 +25,20 @@ ctypedef void (*measure_f)(
     const void* hyper, const void* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue, double* squares
 ) noexcept nogil
 
+# Sum the squares of the gradient over whole rows from start to stop: row[0], row[1], ... are set, and column[0],
+# column[1], ... added to, those of the next matrix after every `rows` rows.
+ctypedef void (*square_sums_f)(
+    const void* arrays, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t rows, Py_ssize_t columns,
+    const Prologue* prologue, double* row, double* column
+) noexcept nogil
+
+# write the factors of elements start..stop of matrices, from those of all rows and of the columns of each matrix,
+# which lie `stride` apart
+ctypedef void (*factors_f)(
+    const double* row, const double* column, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride,
+    Py_ssize_t start, Py_ssize_t stop, void* factors
+) noexcept nogil
+
 # smallest and largest of k >= 1 indices (int32 or int64)
 ctypedef void (*bounds_f)(const void* indices, Py_ssize_t k, void* lowest, void* highest) noexcept nogil
 
@@ -41,6 +55,7 @@ ctypedef struct RuleKernels:
     int hypers              # doubles in the rule's struct
     int slots
     bint decoupled          # the rule reads the decay itself; its gradient goes without
+    bint matrix             # it may take a parameter as matrices
     update_f[<int>LAYOUTS] update
     update_rows_f[<int>LAYOUTS] update_rows
 
@@ -54,6 +69,9 @@ ctypedef struct KernelTable:
     int measure_count
     MeasureKernels[<int>MAX_MEASURES] measures
     total_f[<int>LAYOUTS] total
+    square_sums_f[<int>LAYOUTS] square_sums
+    factors_f factors32
+    factors_f factors64
     merge_f[<int>LAYOUTS] merge
     bounds_f bounds32
     bounds_f bounds64

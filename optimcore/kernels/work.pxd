@@ -2,11 +2,22 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from .storage cimport Arrays, Layout
-from .table cimport MeasureKernels, RuleKernels, total_f, update_f
+from .table cimport MeasureKernels, RuleKernels, factors_f, square_sums_f, total_f, update_f
 
 cdef enum:
     MAX_HYPERS = 8
     CHUNK = 1 << 14         # elements that a thread takes at once: the working set of a rule stays in the L2 cache
+
+# A parameter as matrices over its last two axes, for rules that keep the mean squares of rows and columns
+cdef struct Matrices:
+    Py_ssize_t rows         # of one matrix
+    Py_ssize_t columns      # 0: not taken as matrices
+    Py_ssize_t length       # elements in a chunk of the pass that sums squares: whole rows, and
+    Py_ssize_t parts        # number of such chunks in one matrix; 1: whole matrices
+    void* row_means         # slots, in the compute type
+    void* column_means
+    double* row             # of each row the sum of squares, then its factor
+    double* column          # of each column as many as parts; the factor is the first
 
 # A parameter and its gradient of this step: dense, or of some rows only.
 cdef struct Task:
@@ -24,6 +35,7 @@ cdef struct Task:
     bint lazy               # rows without a gradient stay as they are; else they get a gradient of 0
     const Py_ssize_t* bucket_starts     # if not lazy: the rows of chunk c are
     const Py_ssize_t* bucket            # bucket[bucket_starts[c]:bucket_starts[c + 1]]
+    Matrices matrices
     # how this pass is cut
     Py_ssize_t length       # elements, or rows if lazy, in a chunk
     Py_ssize_t n_chunks
@@ -48,6 +60,12 @@ cdef struct Work:
     const total_f* total
     const MeasureKernels* measure       # if this pass only reads, else NULL
     double* squares         # what it found: two sums for each chunk
+    const square_sums_f* square_sums
+    factors_f factors32
+    factors_f factors64
+    bint factoring          # this pass brings means and factors of rows and columns up to date, and does nothing else
+    double beta2            # for the means
+    double eps
     bint raw                # it reads the gradients as they came
     bint until_nan          # it may stop at the first chunk whose sum is NaN
     const int* hyper_rows   # which of the hypers each task takes
@@ -59,10 +77,15 @@ cdef struct Work:
     double clip
     bint stochastic
     uint64_t key            # of seed and step
-    char* scratch           # for each thread a chunk of zeros in the compute type, if a task has rows and is not lazy
+    # for each thread a chunk in the compute type: of zeros for tasks that have rows and are not lazy, of factors for
+    # matrices; no rule knows both
+    char* scratch
 
 # Cut the tasks into chunks, gather chunks of small tasks, count blocks and elements.
 cdef void arrange(Work* work) noexcept nogil
+
+# After a pass of factoring: finish matrices that were cut into parts.
+cdef void combine_parts(const Work* work) noexcept nogil
 
 # Run a block of the arranged work; true if no other one needs to be run. A `block_f` for `run_blocks`.
 cdef bint run_block(const void* work, long block, long thread) noexcept nogil

@@ -7,7 +7,7 @@ equal bits.
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
-from .rules cimport Prologue
+from .rules cimport Prologue, adafactor_mean, real_t, root
 from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT64, Arrays, Layout
 
 cdef enum:
@@ -23,7 +23,7 @@ cdef void arrange(Work* work) noexcept nogil:
     work.n_segments = work.n_blocks = work.n_chunks = work.n_elements = 0
     for t in range(work.n_tasks):
         task = &work.tasks[t]
-        cut(task, work.measure != NULL)
+        cut(work, task)
         task.first_chunk = work.n_chunks
         work.n_chunks += task.n_chunks
         work.n_elements += task_elements(task)
@@ -40,10 +40,17 @@ cdef void arrange(Work* work) noexcept nogil:
         elements += task_elements(task) if task.n_chunks == 1 else CHUNK
 
 
-cdef void cut(Task* task, bint reading) noexcept nogil:
+cdef void cut(const Work* work, Task* task) noexcept nogil:
+    cdef const Matrices* m = &task.matrices
     cdef Py_ssize_t whole = task.size
     task.length = CHUNK
-    if task.rows != NULL and (task.lazy or reading):
+    if work.factoring:
+        task.length = m.length
+        if m.parts > 1:             # as if the last part of a matrix were as long as the others
+            whole = whole // (m.rows * m.columns) * m.parts * m.length
+        elif m.columns == 0:
+            whole, task.length = 0, 1
+    elif task.rows != NULL and (task.lazy or work.measure != NULL):
         whole = task.n_rows
         task.length = max(1, whole if task.ordered else CHUNK // max(task.width, 1))
     elif task.centralized and task.rows == NULL:    # whole rows, for their means
@@ -52,7 +59,7 @@ cdef void cut(Task* task, bint reading) noexcept nogil:
 
 
 cdef Py_ssize_t task_elements(const Task* task) noexcept nogil:
-    if not task.present:
+    if task.n_chunks == 0:
         return 0
     return task.size if task.rows == NULL or not task.lazy else task.n_rows * task.width
 
@@ -87,8 +94,13 @@ cdef bint run_chunk(const Work* work, Py_ssize_t t, Py_ssize_t c, long thread) n
     cdef const Task* task = &work.tasks[t]
     cdef Py_ssize_t start = c * task.length
     cdef Prologue prologue = prologue_of(work, t)
-    if task.rows == NULL:
-        run_span(work, t, c, start, min(start + task.length, task.size), &prologue)
+    if work.factoring:
+        sum_squares(work, task, c, &prologue)
+        return False
+    if task.matrices.columns and not work.raw:
+        run_matrices(work, t, c, start, min(start + task.length, task.size), &prologue, thread)
+    elif task.rows == NULL:
+        run_span(work, t, c, &task.arrays, start, min(start + task.length, task.size), &prologue)
     elif work.measure != NULL:
         measure_rows(work, t, c, start, min(start + task.length, task.n_rows), &prologue)
     elif task.lazy:
@@ -99,7 +111,8 @@ cdef bint run_chunk(const Work* work, Py_ssize_t t, Py_ssize_t c, long thread) n
 
 
 cdef void run_span(
-    const Work* work, Py_ssize_t t, Py_ssize_t c, Py_ssize_t start, Py_ssize_t stop, Prologue* prologue
+    const Work* work, Py_ssize_t t, Py_ssize_t c, const Arrays* arrays, Py_ssize_t start, Py_ssize_t stop,
+    Prologue* prologue
 ) noexcept nogil:
     """Update, or measure, elements start..stop: row by row if the gradient is centralized."""
     cdef const Task* task = &work.tasks[t]
@@ -108,13 +121,101 @@ cdef void run_span(
     while start < stop:
         if task.centralized and not work.raw:
             end = start + task.width
-            prologue.mean = mean_of_row(work, task, &task.arrays, start, prologue)
+            prologue.mean = mean_of_row(work, task, arrays, start, prologue)
         if work.measure == NULL:
-            work.rule.update[<int>task.layout](hyper, &task.arrays, start, end, prologue)
+            work.rule.update[<int>task.layout](hyper, arrays, start, end, prologue)
         else:
             work.measure.measure[<int>task.layout](
-                hyper, &task.arrays, start, end, prologue, &work.squares[2 * (task.first_chunk + c)])
+                hyper, arrays, start, end, prologue, &work.squares[2 * (task.first_chunk + c)])
         start = end
+
+
+cdef void run_matrices(
+    const Work* work, Py_ssize_t t, Py_ssize_t c, Py_ssize_t start, Py_ssize_t stop, Prologue* prologue, long thread
+) noexcept nogil:
+    """Update, or measure, elements start..stop of matrices.
+
+    In place of the first slot the rule finds the factor of each element, which exists only for the chunk.
+    """
+    cdef const Task* task = &work.tasks[t]
+    cdef const Matrices* m = &task.matrices
+    cdef char* scratch = scratch_of(work, task, thread)
+    cdef Arrays arrays = task.arrays
+    write = work.factors64 if task.layout == FLOAT64 else work.factors32
+    write(m.row, m.column, m.rows, m.columns, m.parts * m.columns, start, stop, scratch)
+    arrays.slot0 = scratch - start * compute_size(task)
+    prologue.factored = True
+    run_span(work, t, c, &arrays, start, stop, prologue)
+
+
+cdef void sum_squares(const Work* work, const Task* task, Py_ssize_t c, const Prologue* prologue) noexcept nogil:
+    """Sum the squares of rows and columns over a chunk: whole matrices, or a part of one."""
+    cdef const Matrices* m = &task.matrices
+    cdef Py_ssize_t size = m.rows * m.columns
+    cdef Py_ssize_t first = c // m.parts if m.parts > 1 else c * (m.length // size)     # the first matrix, and
+    cdef Py_ssize_t last = min(first + max(1, m.length // size), task.size // size)     # the one behind the last
+    cdef Py_ssize_t start = first * size + c % m.parts * m.length
+    cdef Py_ssize_t stop = min(start + m.length, last * size)
+    cdef double* column = m.column + (first * m.parts + c % m.parts) * m.columns
+    memset(column, 0, (last - first) * m.columns * sizeof(double))
+    work.square_sums[<int>task.layout](
+        &task.arrays, start, stop, m.rows, m.columns, prologue, m.row + start // m.columns, column)
+    if m.parts == 1:
+        find_factors(work, task, first, last)
+
+
+cdef void combine_parts(const Work* work) noexcept nogil:
+    cdef const Matrices* m
+    cdef Py_ssize_t t, matrix, part, i
+    for t in range(work.n_tasks):
+        m = &work.tasks[t].matrices
+        if m.parts <= 1 or not work.tasks[t].present:
+            continue
+        for matrix in range(work.tasks[t].size // (m.rows * m.columns)):
+            column = m.column + matrix * m.parts * m.columns
+            for part in range(1, m.parts):
+                for i in range(m.columns):
+                    column[i] += column[part * m.columns + i]
+            find_factors(work, &work.tasks[t], matrix, matrix + 1)
+
+
+cdef void find_factors(const Work* work, const Task* task, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """Move the means of matrices first..last by their sums of squares, and put factors in the place of these."""
+    if task.layout == FLOAT64:
+        move_means[double](work, task, first, last, <double*>task.matrices.row_means,
+                           <double*>task.matrices.column_means)
+    else:
+        move_means[float](work, task, first, last, <float*>task.matrices.row_means, <float*>task.matrices.column_means)
+
+
+cdef void move_means(
+    const Work* work, const Task* task, Py_ssize_t first, Py_ssize_t last, real_t* row_means, real_t* column_means
+) noexcept nogil:
+    cdef const Matrices* m = &task.matrices
+    cdef double* row = m.row + first * m.rows
+    cdef double* column = m.column + first * m.parts * m.columns
+    cdef double per_row = 1 / <double>m.columns, per_column = 1 / <double>m.rows
+    cdef double total
+    cdef Py_ssize_t i
+    row_means += first * m.rows
+    column_means += first * m.columns
+    for _ in range(first, last):
+        total = 0
+        for i in range(m.rows):
+            row[i] = adafactor_mean(work.eps, work.beta2, row[i] * per_row, <double>row_means[i])
+            row_means[i] = <real_t>row[i]
+            total += row[i]
+        total *= per_column
+        for i in range(m.rows):
+            row[i] = root(total / row[i])
+        for i in range(m.columns):
+            column[i] = adafactor_mean(work.eps, work.beta2, column[i] * per_column, <double>column_means[i])
+            column_means[i] = <real_t>column[i]
+            column[i] = 1 / root(column[i])
+        row += m.rows
+        row_means += m.rows
+        column += m.parts * m.columns
+        column_means += m.columns
 
 
 cdef void update_rows(
@@ -144,7 +245,7 @@ cdef void update_all_rows(
     """
     cdef const Task* task = &work.tasks[t]
     cdef Py_ssize_t size = compute_size(task)
-    cdef char* scratch = work.scratch + thread * CHUNK * size
+    cdef char* scratch = scratch_of(work, task, thread)
     cdef Prologue dense = prologue[0]
     cdef Arrays arrays
     cdef Py_ssize_t b, r, row, low, high
@@ -205,6 +306,10 @@ cdef const double* hyper_of(const Work* work, Py_ssize_t t) noexcept nogil:
     return &work.hypers[work.hyper_rows[t] * MAX_HYPERS]
 
 
+cdef char* scratch_of(const Work* work, const Task* task, long thread) noexcept nogil:
+    return work.scratch + thread * CHUNK * compute_size(task)
+
+
 cdef Py_ssize_t compute_size(const Task* task) noexcept nogil:
     return 8 if task.layout == FLOAT64 else 4
 
@@ -226,6 +331,7 @@ cdef Prologue prologue_of(const Work* work, Py_ssize_t t) noexcept nogil:
     cdef Prologue p
     cdef uint64_t key
     p.clip, p.decay, p.mean, p.scale, p.trust = 1, 0, 0, 1, 1
+    p.factored = False
     p.rounding.stochastic, p.rounding.key0, p.rounding.key1 = False, 0, 0
     if not work.raw:
         p.clip, p.decay, p.scale, p.trust = work.clip, work.decay[t], work.scale[t], work.trust[t]

@@ -34,6 +34,57 @@ def test_wrong_number_of_slots():
         make_plan([np.zeros(3)], slots=2)
 
 
+def matrix_plan(shape):
+    means = np.zeros(shape[:-1]), np.zeros(shape[:-2] + shape[-1:])
+    return Plan("adafactor", ["w"], [np.zeros(shape)], [[means[1]]], [False], row_means=[means[0]]), *means
+
+
+MATRIX_SHAPES = [
+    (2, 3),
+    (4, 2, 3),
+    (3000, 2, 7),
+    (2, 3000, 7),
+    (5000, 4, 16),
+    (150, 500),
+    (2, 65, 17000),
+    (1, 1),
+    (7, 1),
+]
+
+
+@pytest.mark.parametrize("shape", MATRIX_SHAPES, ids=str)
+def test_means_of_rows_and_columns(shape):
+    plan, row, column = matrix_plan(shape)
+    g = np.random.default_rng(0).standard_normal(shape)
+    for _ in range(2):
+        plan.factor([g], 0.5, 0.25)
+    np.testing.assert_allclose(row, 0.75 * ((g * g).mean(axis=-1) + 0.25), rtol=1e-12)
+    np.testing.assert_allclose(column, 0.75 * ((g * g).mean(axis=-2) + 0.25), rtol=1e-12)
+
+
+def test_means_of_an_absent_gradient_stay():
+    plan, row, column = matrix_plan((2, 3))
+    plan.factor([np.ones((2, 3))], 0.0, 0.0)
+    plan.factor([None], 0.0, 0.0)
+    assert row.tolist() == [1, 1]
+    assert column.tolist() == [1, 1, 1]
+
+
+def test_means_of_a_wrong_shape():
+    with pytest.raises(ValueError, match=r"slots of 'w' must have shape \(2,\) and dtype float64, got \(3,\)"):
+        Plan("adafactor", ["w"], [np.zeros((2, 3))], [[np.zeros(3)]], [False], row_means=[np.zeros(3)])
+
+
+@pytest.mark.parametrize(
+    ("rule", "shape", "centralize"),
+    [("momentum", (2, 3), False), ("adafactor", (3,), False), ("adafactor", (2, 3), True)],
+)
+def test_means_that_are_not_for_matrices(rule, shape, centralize):
+    means = np.zeros(shape[:-1]), np.zeros(shape[:-2] + shape[-1:])
+    with pytest.raises(ValueError, match="row_means of 'w' must be None except for a rule over matrices"):
+        Plan(rule, ["w"], [np.zeros(shape)], [[means[1]]], [centralize], row_means=[means[0]])
+
+
 @pytest.mark.parametrize("slot", [np.zeros(4), np.zeros(3, np.float32)])
 def test_slot_that_does_not_fit(slot):
     with pytest.raises(ValueError, match=r"slots of 'w' must have shape \(3,\) and dtype float64"):
