@@ -125,6 +125,10 @@ class LARS(Optimizer):
     def rounding_seed(self, value):
         self.optimizer.rounding_seed = value
 
+    def get_lr(self):
+        """Return the rate of the wrapped optimizer; see `Optimizer.get_lr`."""
+        return self.optimizer.get_lr()
+
     def __call__(self, gradients):
         """Do one step of the wrapped optimizer; see `Optimizer.__call__`."""
         clip, decay, scale = self._factors(self._reader.measure("norm", gradients))
