@@ -92,6 +92,21 @@ CASES = [
     Case("Momentum", dict(learning_rate=1.0, momentum=0.9), lars=dict(coefficient=0.02)),
     Case("SGD", dict(learning_rate=0.05), lars=dict(coefficient=0.02, use_clip=True)),
     Case("AdamWeightDecay", dict(learning_rate=0.01), lars=dict(coefficient=0.02)),
+    Case("AdaFactor", dict()),
+    Case("AdaFactor", dict(beta1=None, warmup_init=True)),
+    Case("AdaFactor", dict(learning_rate=0.1, relative_step=False, weight_decay=0.1)),
+    Case(
+        "AdaFactor",
+        dict(
+            learning_rate=0.01,
+            relative_step=False,
+            scale_parameter=False,
+            eps=(1e-3, 1e-2),
+            clip_threshold=0.5,
+            decay_rate=0.5,
+            beta1=0.0,
+        ),
+    ),
 ]
 
 DTYPES = {

@@ -25,7 +25,7 @@ import numpy as np
 
 
 def rms(x):
-    return np.sqrt(np.mean(x * x))
+    return np.sqrt(np.mean(x * x)) if x.size else 0.0
 
 
 def norm(x):
@@ -43,6 +43,7 @@ class Rule:
     centralizes = True  # honours grad_centralization of a group
     unscales = True  # divides by the loss scale
     takes_any_rate = True  # rates may change from step to step, and groups have rates of their own
+    takes_rate = True  # otherwise the rate follows from the step, and giving one is an error
     filters_names = True  # no decay for 'beta' and 'gamma' when not grouped
     lazy = False  # of a row gradient, only the rows present are updated
     shared = ()  # names of scalars that belong to the optimizer, not to a parameter
@@ -386,6 +387,8 @@ class AdaFactor(Rule):
 
     def __post_init__(self):
         self.afactor_step = 0
+        self.takes_rate = not self.relative_step
+        self.beta1 = self.beta1 or 0.0  # None: no first moment
 
     def init(self, w):
         if w.ndim > 1:

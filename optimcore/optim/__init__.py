@@ -2,6 +2,7 @@
 
 from .ada_grad import Adagrad
 from .adadelta import Adadelta
+from .adafactor import AdaFactor
 from .adam import Adam, AdamOffload, AdamWeightDecay
 from .adamax import AdaMax
 from .asgd import ASGD
@@ -21,6 +22,7 @@ __all__ = [
     "FTRL",
     "LARS",
     "SGD",
+    "AdaFactor",
     "AdaMax",
     "Adadelta",
     "Adagrad",

@@ -244,7 +244,7 @@ class Optimizer:
         if self._stochastic_rounding:
             plan.round_stochastically(self.rounding_seed, self.global_step)
 
-    def build_plan(self, rule, *slots, centralize=True, rows=None, takes_rows=True):
+    def build_plan(self, rule, *slots, centralize=True, rows=None, takes_rows=True, row_means=None):
         """Let a kernel do the steps; a subclass calls it last in its constructor.
 
         Parameters
@@ -259,6 +259,8 @@ class Optimizer:
             Per parameter, which of the tuples of `hypers` it takes. Default: that of its rate.
         takes_rows : bool, default True
             False if the rule has no step on rows, because it looks at whole parameters.
+        row_means : sequence of Parameter or None, optional
+            For rules over matrices, the mean squares of rows: see `Plan`.
         """
         _check_memory(self._parameters)
         plan = driver.Plan(
@@ -268,6 +270,7 @@ class Optimizer:
             [[s.data for s in slot] for slot in slots],
             [centralize and c for c in self._centralize],
             self._rows if rows is None else rows,
+            row_means and [None if means is None else means.data for means in row_means],
         )
         plan.scale[:] = self.reciprocal_scale
         if not self._dynamic_decay:
