@@ -13,7 +13,7 @@ WARM_UP_EPOCHS = 2
 class Recipe(NamedTuple):
     """What suits an optimizer."""
 
-    kind: str  # name of the class
+    kind: type[optimcore.Optimizer]
     rate: float  # the highest one, at batches of 32 or more
     options: dict = {}
     scheduled: bool = True  # False where only a fixed rate makes sense
@@ -24,29 +24,28 @@ def _adapt_layers(opt):
     return optimcore.LARS(opt, coefficient=0.05)
 
 
-RECIPES = {
-    "sgd": Recipe("SGD", 0.3),
-    "momentum": Recipe("Momentum", 0.05, {"momentum": 0.9}),
-    "adam": Recipe("Adam", 0.005),
-    "lazyadam": Recipe("LazyAdam", 0.005),
-    "adamoffload": Recipe("AdamOffload", 0.005),
-    "adamweightdecay": Recipe("AdamWeightDecay", 0.005),
-    "adamax": Recipe("AdaMax", 0.01),
-    "adagrad": Recipe("Adagrad", 0.05, {"accum": 0.001}),
-    "adadelta": Recipe("Adadelta", 1.0),
-    "asgd": Recipe("ASGD", 0.3),
+OPTIMIZERS = {
+    "sgd": Recipe(optimcore.SGD, 0.3),
+    "momentum": Recipe(optimcore.Momentum, 0.05, {"momentum": 0.9}),
+    "adam": Recipe(optimcore.Adam, 0.005),
+    "lazyadam": Recipe(optimcore.LazyAdam, 0.005),
+    "adamoffload": Recipe(optimcore.AdamOffload, 0.005),
+    "adamweightdecay": Recipe(optimcore.AdamWeightDecay, 0.005),
+    "adamax": Recipe(optimcore.AdaMax, 0.01),
+    "adagrad": Recipe(optimcore.Adagrad, 0.05, {"accum": 0.001}),
+    "adadelta": Recipe(optimcore.Adadelta, 1.0),
+    "asgd": Recipe(optimcore.ASGD, 0.3),
     # It is made for the gradients of all images at once and ignores every rate but the first. The signs of batches
     # are noisy: the usual factors, 0.5 and 1.2, would shrink its step sizes to nothing.
-    "rprop": Recipe("Rprop", 0.001, {"etas": (0.9, 1.12), "step_sizes": (1e-6, 0.01)}, scheduled=False),
+    "rprop": Recipe(optimcore.Rprop, 0.001, {"etas": (0.9, 1.12), "step_sizes": (1e-6, 0.01)}, scheduled=False),
     # It takes no schedule. Its first step forgets the initial weights unless the accumulator starts at 0.
-    "ftrl": Recipe("FTRL", 0.03, {"initial_accum": 0.0}, scheduled=False),
-    "proximaladagrad": Recipe("ProximalAdagrad", 0.05, {"accum": 0.001}),
-    "rmsprop": Recipe("RMSProp", 0.01),
-    "lamb": Recipe("Lamb", 0.01),
-    "lars": Recipe("Momentum", 0.2, {"momentum": 0.9}, wrap=_adapt_layers),
-    "adafactor": Recipe("AdaFactor", 0.05, {"relative_step": False}),
+    "ftrl": Recipe(optimcore.FTRL, 0.03, {"initial_accum": 0.0}, scheduled=False),
+    "proximaladagrad": Recipe(optimcore.ProximalAdagrad, 0.05, {"accum": 0.001}),
+    "rmsprop": Recipe(optimcore.RMSProp, 0.01),
+    "lamb": Recipe(optimcore.Lamb, 0.01),
+    "lars": Recipe(optimcore.Momentum, 0.2, {"momentum": 0.9}, wrap=_adapt_layers),
+    "adafactor": Recipe(optimcore.AdaFactor, 0.05, {"relative_step": False}),
 }
-OPTIMIZERS = {name: recipe for name, recipe in RECIPES.items() if hasattr(optimcore, recipe.kind)}
 
 
 class WarmUpCosineLR(optimcore.LearningRateSchedule):
@@ -98,7 +97,7 @@ def build_optimizer(name, groups, epochs, steps, batch_size):
         total_steps = epochs * steps
         warmup_steps = max(1, min(WARM_UP_EPOCHS * steps, total_steps // 5))
         rate = WarmUpCosineLR(rate, warmup_steps, max(1, total_steps - warmup_steps))
-    opt = getattr(optimcore, recipe.kind)(groups, learning_rate=rate, **recipe.options)
+    opt = recipe.kind(groups, learning_rate=rate, **recipe.options)
     # Rounding to nearest loses every change below half a unit in the last place. Weights of 32 bits ignore this.
     opt.stochastic_rounding = True
     return opt if recipe.wrap is None else recipe.wrap(opt)
