@@ -27,7 +27,7 @@ from optimcore.optim import (
     Rprop,
 )
 from optimcore.parameter import Parameter, ParameterTuple
-from optimcore.runtime import get_num_threads, set_num_threads, show_config
+from optimcore.runtime import get_include, get_num_threads, set_num_threads, show_config
 from optimcore.schedules import (
     CosineDecayLR,
     ExponentialDecayLR,
@@ -82,6 +82,7 @@ __all__ = [
     "clip_by_global_norm",
     "cosine_decay_lr",
     "exponential_decay_lr",
+    "get_include",
     "get_num_threads",
     "global_norm",
     "inverse_decay_lr",

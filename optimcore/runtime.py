@@ -1,4 +1,4 @@
-"""Threads and configuration of the running library.
+"""Threads and configuration of the running library, and where it is.
 
 The number of threads changes how long a step takes, never its result. There is no OpenMP: helpers come from a
 `concurrent.futures` pool that is made when a step is first large enough, and made anew after a fork.
@@ -123,6 +123,20 @@ def _initial_num_threads():
 
 
 _num_threads = _initial_num_threads()
+
+
+def get_include():
+    """Return the folder to put on the include path of Cython: the one that the package is in.
+
+    A module that says ``from optimcore.kernels.embed cimport ...`` is built with
+    ``cythonize(..., include_path=[optimcore.get_include()])``. The C compiler needs no folder, the linker no library.
+
+    Returns
+    -------
+    str
+        The absolute path.
+    """
+    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def get_config():
