@@ -55,6 +55,15 @@ def check_count(name, value):
     return int(value)
 
 
+def check_index(name, value):
+    """Return `value` as an int >= 0."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be >= 0, got {value}")
+    return int(value)
+
+
 def check_flag(name, value):
     """Return `value`, which must be exactly True or False."""
     if not isinstance(value, bool):

@@ -81,7 +81,7 @@ def clip_by_global_norm(gradients, max_norm):
     -------
     tuple of ndarray or None
         New arrays in the compute dtype (float32 for 16-bit gradients); the gradients themselves if the norm is within
-        bounds. Infinities and NaNs among the gradients make NaNs: ask `all_finite` first.
+        bounds. An infinity makes itself NaN and all others 0, a NaN makes all NaN: ask `all_finite` first.
 
     Raises
     ------
@@ -97,14 +97,17 @@ def clip_by_global_norm(gradients, max_norm):
     >>> clip_by_global_norm([np.array([3.0]), np.array([4.0])], 1.0)
     (array([0.6]), array([0.8]))
     """
-    max_norm = check_positive("max_norm", max_norm)
-    factor = clip_factor(global_norm(gradients), max_norm)
+    return scaled(gradients, clip_factor(global_norm(gradients), check_positive("max_norm", max_norm)))
+
+
+def scaled(gradients, factor):
+    """Return gradients times a factor, in the compute dtype; the gradients themselves if it is 1."""
     if factor == 1:
         return tuple(gradients)
     dense = _dense(gradients)
     names = [f"gradients[{i}]" for i in range(len(dense))]
-    scaled = iter(transform(names, dense, dense, clip=factor))
-    return tuple(None if g is None else _like(g, next(scaled)) for g in gradients)
+    results = iter(transform(names, dense, dense, clip=factor))
+    return tuple(None if g is None else _like(g, next(results)) for g in gradients)
 
 
 def norm_of(squares):
@@ -126,6 +129,13 @@ def prepare(names, parameters, gradients, out=None, **actions):
         return transform(names, parameters, gradients, out=out, **actions)
     if out is not None:
         raise ValueError("out must be None where a gradient is a RowTensor")
+    if len(gradients) != len(parameters):
+        raise ValueError(f"gradients must have one entry per parameter, {len(parameters)} in all, got {len(gradients)}")
+    for i, (name, p, g) in enumerate(zip(names, parameters, gradients, strict=True)):
+        if is_rows(g) and g.dense_shape != p.shape:
+            raise ValueError(
+                f"gradients[{i}], of parameter {name!r}, must have dense_shape {p.shape}, got {g.dense_shape}"
+            )
     merged = [_merged(g) if is_rows(g) else g for g in gradients]
     tables = [p[g.indices] if is_rows(g) else p for p, g in zip(parameters, merged, strict=True)]
     dense = [g.values if is_rows(g) else g for g in merged]

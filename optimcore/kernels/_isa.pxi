@@ -401,6 +401,8 @@ table.merge[<int>FLOAT32] = <merge_f>merge[Float32]
 table.merge[<int>FLOAT64] = <merge_f>merge[Float64]
 table.merge[<int>FLOAT16] = <merge_f>merge[Float16]
 table.merge[<int>BFLOAT16] = <merge_f>merge[BFloat16]
+table.merge[<int>FLOAT16_MIXED] = <merge_f>merge[Float32]     # the gradient of these layouts is float32
+table.merge[<int>BFLOAT16_MIXED] = <merge_f>merge[Float32]
 table.bounds32 = <bounds_f>bounds[int32_t]
 table.bounds64 = <bounds_f>bounds[int64_t]
 

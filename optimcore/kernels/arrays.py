@@ -84,6 +84,22 @@ def as_floats(data, name):
     return array
 
 
+def as_indices(data, name):
+    """Return `data` as an ndarray of integers with one axis, sharing memory where possible.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it does not hold integers, or has another number of axes.
+    """
+    array = np.asarray(data)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must have indices that are integers, got {array.dtype}")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have indices with one axis, got shape {array.shape}")
+    return array
+
+
 def converted(array, dtype):
     """Return `array` as the kernels read it: of `dtype`, C-contiguous, aligned, in native byte order."""
     flags = array.flags

@@ -4,6 +4,7 @@
 A `Plan` is built once per optimizer and holds what does not change from step to step: pointers, sizes, flags.
 `Plan.step` checks and fills in the gradients, then runs the work without the GIL.
 """
+import os
 from zlib import crc32
 
 import numpy as np
@@ -23,7 +24,7 @@ from .row_gradient cimport Door, RowGradient
 from .work cimport CHUNK, MAX_HYPERS, Matrices, Segment, Task, Work, arrange, combine_parts, mixed, run_block
 
 from optimcore import runtime
-from optimcore.kernels.arrays import as_bits, as_floats, compute_dtype, converted, is_rows
+from optimcore.kernels.arrays import as_bits, as_floats, as_indices, compute_dtype, converted, is_rows
 
 cdef enum:
     PART_ROWS = 64          # at least, of a matrix that is cut: its sums of columns take little memory beside it
@@ -31,9 +32,21 @@ cdef enum:
 cdef extern from "Python.h":
     # without the automatic exception: a gradient that does not fit is converted, not refused
     int PyObject_GetBuffer(object exporter, Py_buffer* view, int flags) noexcept
+    unsigned long PyThread_get_thread_ident() noexcept
 
 # Elements from which a second thread pays: waking it costs 15 to 40 microseconds, the time of about this much work.
 THREAD_ELEMENTS = 1 << 18
+
+cdef long forks = 0         # that led from the process which imported this module to this one
+
+
+def _count_fork():
+    global forks
+    forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
 
 
 # dtype name -> layout and buffer format of a gradient of the same dtype, and of one of the compute dtype
@@ -94,7 +107,9 @@ cdef class Plan:
     cdef Py_ssize_t room_for_scratch
     cdef int n_hypers
     cdef bint busy
-    cdef object held                # the gradients that are open already
+    cdef unsigned long thread       # that is busy with it
+    cdef long forks                 # how many there had been when it began
+    cdef object held                # the gradients that stay open for several passes
     cdef readonly object decay
     cdef readonly object scale
     cdef readonly object trust
@@ -111,6 +126,7 @@ cdef class Plan:
     cdef tuple parameters
     cdef list pinned                # memoryviews that keep parameters and slots where they are
     cdef list converted             # copies of gradients, for the time of a step
+    cdef bint fills_tables          # a row gradient of this step is not lazy
     cdef list row_gradients         # a RowGradient for each parameter that has met one
     cdef public bint takes_rows     # the rule has a step on rows
     cdef public bint lazy           # rows without a gradient stay as they are
@@ -280,16 +296,40 @@ cdef class Plan:
         RuntimeError
             If another thread is inside a step of this plan.
         """
-        self.enter()
+        cdef bint held = self.enter(gradients)
         try:
             self.work.measure, self.work.raw, self.work.until_nan = NULL, False, False
             self.fill(hypers)
-            self.collect_unless_held(gradients)
+            if not held:
+                self.collect(gradients)
             self.run()
         finally:
-            self.leave()
+            if not held:
+                self.leave()
 
-    def measure(self, measure, gradients, hypers=None, hold=False):
+    def hold(self, gradients):
+        """Open gradients for several passes: ``with plan.hold(gradients): ...``.
+
+        Inside, passes of this thread with the same object do not open them again, and other threads are refused. Raises what
+        `step` raises of gradients.
+        """
+        if self.enter(gradients):
+            raise RuntimeError("these gradients are held already")
+        try:
+            self.collect(gradients)
+        except BaseException:
+            self.leave()
+            raise
+        self.held = gradients
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.leave()
+
+    def measure(self, measure, gradients, hypers=None):
         """Sum the squares of two quantities over each parameter, in a pass that only reads.
 
         Parameters
@@ -300,9 +340,6 @@ cdef class Plan:
         gradients, hypers
             As for `step`; 'norm' and 'finite' need no hypers.
 
-        hold : bool, default False
-            Keep the gradients open for a step with the same object `gradients`, which must follow at once.
-
         Returns
         -------
         ndarray of float64, shape (n, 2)
@@ -312,31 +349,28 @@ cdef class Plan:
         cdef MeasureKernels* kernels = find_measure(self.table, measure)
         cdef double[:, ::1] sums = np.zeros((self.count, 2))
         cdef Py_ssize_t t, c
-        self.enter()
+        cdef bint held = self.enter(gradients)
         try:
             self.work.measure = kernels
             self.work.raw, self.work.until_nan = hypers is None, measure == "finite"
-            if hypers is None:
-                self.collect(gradients)
-            else:
+            if hypers is not None:
                 self.fill(hypers)
-                self.collect_unless_held(gradients)
+            if not held:
+                self.collect(gradients)
             self.run()
             for t in range(self.count):
                 for c in range(self.work.tasks[t].n_chunks):
                     sums[t, 0] += self.work.squares[2 * (self.work.tasks[t].first_chunk + c)]
                     sums[t, 1] += self.work.squares[2 * (self.work.tasks[t].first_chunk + c) + 1]
-        except BaseException:
-            self.leave()
-            raise
-        self.leave_or_hold(gradients if hold else None)
+        finally:
+            if not held:
+                self.leave()
         return np.asarray(sums)
 
     def factor(self, gradients, double beta2, double eps):
         """Move the mean squares of rows and columns by those of the gradients, and find the factors of elements.
 
-        It concerns the parameters that are taken as matrices; without a gradient they keep their means. The gradients
-        stay open for a measurement or a step with the same object, which must follow at once.
+        It concerns the parameters that are taken as matrices; without a gradient they keep their means.
 
         Parameters
         ----------
@@ -345,44 +379,44 @@ cdef class Plan:
         beta2, eps : float
             The means are ``beta2 * mean + (1 - beta2) * (mean of squares + eps)``.
         """
-        self.enter()
+        cdef bint held = self.enter(gradients)
         try:
             self.work.measure, self.work.raw, self.work.until_nan = NULL, False, False
             self.work.beta2, self.work.eps = beta2, eps
-            self.collect(gradients)
+            if not held:
+                self.collect(gradients)
             self.work.factoring = True
             self.run()
             with nogil:
                 combine_parts(&self.work)
-        except BaseException:
-            self.leave()
-            raise
         finally:
             self.work.factoring = False
-        self.leave_or_hold(gradients)
+            if not held:
+                self.leave()
 
-    cdef int enter(self) except -1:
+    cdef bint enter(self, gradients) except? True:
+        """Begin a pass; return whether the gradients are open already. One thread at a time may be inside."""
         if self.busy:
-            raise RuntimeError("an optimizer takes one step at a time, but another thread is inside a step of this one")
-        self.busy = True
-        return 0
+            if self.forks != forks:         # the thread that was inside stayed behind in the parent
+                self.leave()
+            elif self.held is not None and self.held is gradients and self.thread == PyThread_get_thread_ident():
+                return True
+            else:
+                raise RuntimeError(
+                    "an optimizer takes one step at a time, but another thread is inside a step of this one")
+        self.busy, self.thread, self.forks = True, PyThread_get_thread_ident(), forks
+        return False
 
     cdef void leave(self) noexcept:
-        self.release()
-        self.busy = False
-
-    cdef void leave_or_hold(self, gradients) noexcept:
-        if gradients is None:
-            self.leave()
-        else:
-            self.held, self.busy = gradients, False
-
-    cdef void release(self) noexcept:
         cdef Py_ssize_t i
         for i in range(self.count):
             PyBuffer_Release(&self.views[i])    # nothing to do where none is open
+        for rows in self.row_gradients:
+            if rows is not None:
+                (<RowGradient>rows).release()
         self.converted.clear()
         self.held = None
+        self.busy = False
 
     cdef int fill(self, hypers) except -1:
         cdef Py_ssize_t r
@@ -397,21 +431,17 @@ cdef class Plan:
                 self.work.hypers[r * MAX_HYPERS + k] = row[k]
         return 0
 
-    cdef int collect_unless_held(self, gradients) except -1:
-        return 0 if self.held is not None and self.held is gradients else self.collect(gradients)
-
     cdef int collect(self, gradients) except -1:
         """Open every gradient, or none."""
         cdef Py_ssize_t i
         cdef Task* task
-        if self.held is not None:       # of a measurement that no step followed
-            self.release()
         if not isinstance(gradients, (tuple, list)):
             raise TypeError(
                 f"gradients must be a tuple or list with one entry per parameter, got {type(gradients).__name__}")
         if len(gradients) != self.count:
             raise ValueError(
                 f"gradients must have one entry per parameter, {self.count} in all, got {len(gradients)}")
+        self.fills_tables = False
         for i in range(self.count):
             if not 0 <= self.rows_view[i] < self.n_hypers:
                 raise ValueError(f"rows[{i}] must be in [0, {self.n_hypers}), got {self.rows_view[i]}")
@@ -419,17 +449,17 @@ cdef class Plan:
             gradient = gradients[i]
             task.present = gradient is not None
             task.rows = NULL
-            if task.present and not self.open(i, gradient):
+            if task.present and not self.open(i, gradient, False):
                 if is_rows(gradient):
                     self.open_rows(i, gradient)
                 else:
                     gradient = self.convert(i, gradient)
                     self.converted.append(gradient)
-                    self.open(i, gradient)
+                    self.open(i, gradient, True)
         return 0
 
-    cdef bint open(self, Py_ssize_t i, gradient) noexcept:
-        """Take a gradient as it is, if it fits."""
+    cdef bint open(self, Py_ssize_t i, gradient, bint is_bits) noexcept:
+        """Take a gradient as it is, if it fits. uint16 stands for bfloat16 only in what was converted here."""
         cdef Py_buffer* view = &self.views[i]
         cdef Door* door = &self.doors[i]
         cdef Task* task = &self.work.tasks[i]
@@ -443,7 +473,7 @@ cdef class Plan:
             and <size_t>view.buf % <size_t>view.itemsize == 0
         ):
             task.arrays.g = view.buf
-            if view.format[0] == door.format:
+            if view.format[0] == door.format and (door.format != c"H" or is_bits):
                 task.layout = door.layout
                 return True
             if view.format[0] == door.compute_format:
@@ -459,7 +489,7 @@ cdef class Plan:
         name = f"gradients[{i}], of parameter {self.names[i]!r},"
         if not self.takes_rows or self.has_matrices:
             raise TypeError(f"{name} must be dense: this optimizer looks at whole parameters, got {gradient!r}")
-        indices, values = gradient.indices, gradient.values
+        indices, values = as_indices(gradient.indices, name), as_floats(gradient.values, name)
         if gradient.dense_shape != parameter.shape or values.shape != (len(indices), *parameter.shape[1:]):
             raise ValueError(
                 f"{name} must have dense_shape {parameter.shape}, got {gradient.dense_shape} and values of shape "
@@ -469,9 +499,10 @@ cdef class Plan:
         if self.row_gradients[i] is None:
             self.row_gradients[i] = RowGradient()
         (<RowGradient>self.row_gradients[i]).open(
-            task, &self.doors[i], name, parameter, indices, values, same, self.merge or not self.lazy)
+            task, &self.doors[i], name, indices, values, same, self.merge or not self.lazy, not self.merge)
         task.lazy = self.lazy
-        if not self.lazy:
+        if not task.lazy:
+            self.fills_tables = True
             (<RowGradient>self.row_gradients[i]).fill_buckets(task)
         return 0
 
@@ -492,7 +523,7 @@ cdef class Plan:
             threads = runtime.get_num_threads()
         if self.work.measure != NULL:
             self.make_room_for_squares()
-        if self.has_matrices or (self.work.measure == NULL and not self.lazy):
+        if self.has_matrices or self.fills_tables:
             self.make_room_for_scratch(max(threads, 1))
         return run_blocks(run_block, &self.work, self.work.n_blocks, threads)
 

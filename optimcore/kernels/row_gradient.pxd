@@ -20,8 +20,9 @@ cdef class RowGradient:
     cdef Py_ssize_t[::1] bucket
 
     cdef int open(
-        self, Task* task, const Door* door, str name, parameter, indices, values, bint same, bint merge
+        self, Task* task, const Door* door, str name, indices, values, bint same, bint merge, bint promised
     ) except -1
+    cdef void release(self) noexcept
     cdef int check(self, str name, lowest, highest, const Task* task) except -1
-    cdef int merge(self, Task* task, const Door* door, str name, bint merge) except -1
+    cdef int merge(self, Task* task, const Door* door, str name, bint refuse) except -1
     cdef int fill_buckets(self, Task* task) except -1

@@ -18,7 +18,7 @@ from .unique cimport (
 )
 from .work cimport CHUNK
 
-from optimcore.kernels.arrays import as_bits
+from optimcore.kernels.arrays import as_bits, converted
 
 # A caller who promises that no index repeats (`unique` is False) is then taken at his word.
 DEBUG = os.environ.get("OPTIMCORE_DEBUG") == "1"
@@ -36,10 +36,13 @@ cdef class RowGradient:
             free_scratch(self.scratch)
 
     cdef int open(
-        self, Task* task, const Door* door, str name, parameter, indices, values, bint same, bint merge
+        self, Task* task, const Door* door, str name, indices, values, bint same, bint merge, bint promised
     ) except -1:
-        """Fill in a task's gradient, or raise IndexError if a row is not in the table."""
-        self.indices, self.values = memoryview(indices.astype(np.int64, copy=False)), memoryview(as_bits(values))
+        """Fill in a task's gradient, or raise IndexError if a row is not in the table.
+
+        `merge`: rows that share an index are summed. `promised`: the caller says that there are none.
+        """
+        self.indices, self.values = memoryview(converted(indices, np.dtype(np.int64))), memoryview(as_bits(values))
         task.rows = <const int64_t*>PyMemoryView_GET_BUFFER(self.indices).buf
         task.n_rows = len(indices)
         task.arrays.g = PyMemoryView_GET_BUFFER(self.values).buf
@@ -48,10 +51,14 @@ cdef class RowGradient:
         if task.n_rows == 0:
             return 0
         if merge or DEBUG:
-            self.merge(task, door, name, merge)
+            self.merge(task, door, name, promised and DEBUG)
         else:
             self.check(name, indices.min(), indices.max(), task)
         return 0
+
+    cdef void release(self) noexcept:
+        """Let go of the caller's arrays."""
+        self.indices = self.values = None
 
     cdef int check(self, str name, lowest, highest, const Task* task) except -1:
         if lowest < 0 or highest >= task.table_rows:
@@ -59,7 +66,7 @@ cdef class RowGradient:
                 f"{name} must have indices in [0, {task.table_rows}), got {lowest if lowest < 0 else highest}")
         return 0
 
-    cdef int merge(self, Task* task, const Door* door, str name, bint merge) except -1:
+    cdef int merge(self, Task* task, const Door* door, str name, bint refuse) except -1:
         cdef Py_ssize_t k = task.n_rows, u, size = 8 if door.layout == FLOAT64 else 4
         cdef int32_t* slots = reserve_slots(self.scratch, k)
         cdef void* merged
@@ -70,7 +77,7 @@ cdef class RowGradient:
         self.check(name, lowest_index(self.scratch), highest_index(self.scratch), task)
         if u == k:
             return 0
-        if not merge:
+        if refuse:
             raise ValueError(f"{name} must not repeat an index while unique is False, got {first_repeat(task)} twice")
         merged = reserve_merged(self.scratch, u * task.width * size)
         if merged == NULL:

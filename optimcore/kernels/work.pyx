@@ -307,7 +307,7 @@ cdef const double* hyper_of(const Work* work, Py_ssize_t t) noexcept nogil:
 
 
 cdef char* scratch_of(const Work* work, const Task* task, long thread) noexcept nogil:
-    return work.scratch + thread * CHUNK * compute_size(task)
+    return work.scratch + thread * CHUNK * <Py_ssize_t>sizeof(double)      # whatever the compute types of the tasks
 
 
 cdef Py_ssize_t compute_size(const Task* task) noexcept nogil:

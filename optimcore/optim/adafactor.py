@@ -192,15 +192,16 @@ class AdaFactor(Optimizer):
         """Find the means of squares, then measure parameters and directions, then update."""
         plan, hypers = self._plan, self.hypers()
         decay = read_decay(self._decay[0], self.global_step)  # that of all parameters
-        self.prepare(gradients)
-        plan.factor(gradients, self._beta2(), self.eps[0])
-        squares = plan.measure("adafactor", gradients, hypers, hold=True)
-        with np.errstate(all="ignore"):  # infinities and NaNs are answers here as in the kernels
-            size, direction = np.sqrt(squares / self._sizes).T
-            size = np.maximum(size, self.eps[1]) if self.scale_parameter else np.ones_like(size)
-            plan.decay[:] = decay * size
-            plan.trust[:] = size / np.maximum(direction / self.clip_threshold, 1.0)
-        plan.step(gradients, hypers)
+        with plan.hold(gradients):
+            self.prepare(gradients)
+            plan.factor(gradients, self._beta2(), self.eps[0])
+            squares = plan.measure("adafactor", gradients, hypers)
+            with np.errstate(all="ignore"):  # infinities and NaNs are answers here as in the kernels
+                size, direction = np.sqrt(squares / self._sizes).T
+                size = np.maximum(size, self.eps[1]) if self.scale_parameter else np.ones_like(size)
+                plan.decay[:] = decay * size
+                plan.trust[:] = size / np.maximum(direction / self.clip_threshold, 1.0)
+            plan.step(gradients, hypers)
         return True
 
 

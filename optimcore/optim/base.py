@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from .. import gradients as gradient_functions
-from ..checks import check_flag, check_positive
+from ..checks import check_flag, check_index, check_positive
 from ..kernels import driver
 from ..parameter import Parameter, ParameterTuple
 from .groups import collect, plain_entries, read_groups
@@ -88,8 +88,8 @@ class Optimizer:
 
     Notes
     -----
-    The attributes are there to be read: except for `global_step`, `unique`, `target` and the values of rates,
-    assigning to them is an error or has no effect.
+    The attributes are there to be read, except for the properties that say that they can be set, and for the values of
+    rates.
 
     Examples
     --------
@@ -130,8 +130,10 @@ class Optimizer:
     _use_lazy = False
     _slot_count = 0
     _max_grad_norm = None
+    _clips = True  # False if a wrapper does it
     _stochastic_rounding = False
-    rounding_seed = 0
+    _rounding_seed = 0
+    _global_step = 0
 
     def __init__(self, learning_rate, parameters, weight_decay=0.0, loss_scale=1.0):
         elements, self.is_group = collect(parameters)
@@ -158,7 +160,6 @@ class Optimizer:
         self.unique = not any(p.unique for p in self._parameters)
         self.use_parallel = False
         self.optim_filter = (True,) * self.param_length
-        self.global_step = 0
 
     def _set_rates(self, rates):
         """Keep one reader per different rate, and for each parameter the row of its rate."""
@@ -210,11 +211,16 @@ class Optimizer:
         object
             What `construct` returns: True for the optimizers of this package.
         """
-        if self._max_grad_norm is not None and self._plan is None:
-            gradients = gradient_functions.clip_by_global_norm(gradients, self._max_grad_norm * self._loss_scale)
+        if self._clips and self._max_grad_norm is not None and self._plan is None:
+            factor = self.clip_factor(gradient_functions.global_norm(gradients))
+            gradients = gradient_functions.scaled(gradients, factor)
         result = self.construct(gradients)
-        self.global_step += 1
+        self._global_step += 1
         return result
+
+    def clip_factor(self, norm):
+        """Return the factor that brings gradients of this norm, which carry the loss scale, within `max_grad_norm`."""
+        return gradient_functions.clip_factor(norm * self.reciprocal_scale, self._max_grad_norm)
 
     def construct(self, gradients):
         """Update the parameters; a subclass with a rule of its own overrides it.
@@ -226,21 +232,29 @@ class Optimizer:
         NotImplementedError
             If the class neither overrides it nor has called `build_plan`.
         """
-        if self._plan is None:
+        plan = self._plan
+        if plan is None:
             raise NotImplementedError(f"{type(self).__name__} must define construct(self, gradients)")
-        self.prepare(gradients)
-        self._plan.step(gradients, self.hypers())
+        hypers = self.hypers()
+        if self._max_grad_norm is None:
+            self.prepare(gradients)
+            plan.step(gradients, hypers)
+        else:
+            with plan.hold(gradients):
+                self.prepare(gradients)
+                plan.step(gradients, hypers)
         return True
 
     def prepare(self, gradients):
-        """Tell the plan what else this step takes: a decay that changes, a limit of the norm, random bits."""
+        """Tell the plan what else this step takes: a decay that changes, a limit of the norm, random bits.
+
+        With a limit of the norm the plan holds the gradients.
+        """
         plan = self._plan
         if self._dynamic_decay:
             plan.decay[:] = self._scaled_decay()
-        if self._max_grad_norm is not None:
-            squares = plan.measure("norm", gradients, hold=True)
-            norm = gradient_functions.norm_of(squares) * self.reciprocal_scale
-            plan.clip = gradient_functions.clip_factor(norm, self._max_grad_norm)
+        if self._clips and self._max_grad_norm is not None:
+            plan.clip = self.clip_factor(gradient_functions.norm_of(plan.measure("norm", gradients)))
         if self._stochastic_rounding:
             plan.round_stochastically(self.rounding_seed, self.global_step)
 
@@ -281,7 +295,7 @@ class Optimizer:
     def give_up_decay_and_scale(self):
         """Leave weight decay and loss scale to a wrapper, for good; return the decay of each parameter."""
         decay, self._decay = self._decay, [0.0] * self.param_length
-        self._dynamic_decay = self.exec_weight_decay = self.need_scale = False
+        self._dynamic_decay = self.exec_weight_decay = self.need_scale = self._clips = False
         if self._plan is not None:
             self._plan.decay[:], self._plan.scale[:] = 0.0, 1.0
         return decay
@@ -381,7 +395,7 @@ class Optimizer:
         return self._rate_of[id(parameter)]
 
     def _current_rates(self):
-        step, readers = self.global_step, self._readers
+        step, readers = self._global_step, self._readers
         if len(readers) == 1:  # by far the most common, and the cost of a small step is felt
             return [readers[0](step)]
         return [read(step) for read in readers]
@@ -511,9 +525,9 @@ class Optimizer:
     def use_lazy(self):
         """bool : whether rows without a gradient stay as they are when a gradient is a `RowTensor`; it can be set.
 
-        False: they take the step of the rule with a gradient of 0, without weight decay, which costs a pass over the
-        whole table. True: cost follows the rows of the gradient. Rules that a gradient of 0 leaves at rest are always
-        lazy; `Rprop` never is, because the first step of a row would be no different from its others. For `Adam` and
+        False: they take the step of the rule with a gradient of 0, to which no weight decay is added, and which costs a
+        pass over the whole table. True: cost follows the rows of the gradient. SGD without momentum, `Adagrad`, `FTRL`,
+        `ProximalAdagrad` and `LazyAdam` are always lazy, as in MindSpore where it has them; `Rprop` never is, because the first step of a row would be no different from its others. For `Adam` and
         `LazyAdam` this is MindSpore's meaning; for others it is an extension.
         """
         return self._use_lazy
@@ -541,6 +555,24 @@ class Optimizer:
         self._max_grad_norm = None if value is None else check_positive("max_grad_norm", value)
         if value is None and self._plan is not None:
             self._plan.clip = 1.0
+
+    @property
+    def global_step(self):
+        """int : number of steps done, which is the number of the next one counted from 0; it can be set to resume."""
+        return self._global_step
+
+    @global_step.setter
+    def global_step(self, value):
+        self._global_step = check_index("global_step", value)
+
+    @property
+    def rounding_seed(self):
+        """int : seed of stochastic rounding, >= 0, 0 at first; it can be set."""
+        return self._rounding_seed
+
+    @rounding_seed.setter
+    def rounding_seed(self, value):
+        self._rounding_seed = check_index("rounding_seed", value)
 
     @property
     def stochastic_rounding(self):

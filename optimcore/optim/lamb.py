@@ -78,11 +78,12 @@ class Lamb(Optimizer):
 
     def construct(self, gradients):
         """Measure parameters and directions in a pass that only reads, then update."""
-        self.prepare(gradients)
-        hypers = self.hypers()
-        norm, direction = np.sqrt(self._plan.measure("lamb", gradients, hypers)).T
-        comparable = (norm > 0) & (direction > 0)
-        ratio = np.divide(norm, direction, out=np.ones_like(norm), where=comparable)
-        self._plan.trust[:] = np.minimum(ratio, LARGEST_TRUST)
-        self._plan.step(gradients, hypers)
+        plan, hypers = self._plan, self.hypers()
+        with plan.hold(gradients):
+            self.prepare(gradients)
+            norm, direction = np.sqrt(plan.measure("lamb", gradients, hypers)).T
+            comparable = (norm > 0) & (direction > 0)
+            ratio = np.divide(norm, direction, out=np.ones_like(norm), where=comparable)
+            plan.trust[:] = np.minimum(np.nan_to_num(ratio, nan=0.0, posinf=LARGEST_TRUST), LARGEST_TRUST)
+            plan.step(gradients, hypers)
         return True

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..checks import check_finite, check_flag
-from ..gradients import clip_factor, norm_of
+from ..gradients import norm_of
 from ..kernels.driver import Plan
 from ..kernels.gradient import transform
 from .base import Optimizer
@@ -15,6 +15,18 @@ __all__ = ["LARS"]
 def default_filter(parameter):
     """Tell whether LARS adapts a parameter: neither a bias nor of a layer normalization."""
     return "LayerNorm" not in parameter.name and "bias" not in parameter.name
+
+
+def _forwarded(name):
+    """Return a property that is the one of this name of the wrapped optimizer."""
+
+    def read(self):
+        return getattr(self.optimizer, name)
+
+    def write(self, value):
+        setattr(self.optimizer, name, value)
+
+    return property(read, write, doc=f"`{name}` of the wrapped optimizer; see `Optimizer`.")
 
 
 class LARS(Optimizer):
@@ -98,32 +110,12 @@ class LARS(Optimizer):
             raise AttributeError(name)
         return getattr(self.optimizer, name)
 
-    @property
-    def global_step(self):
-        """int : that of the wrapped optimizer."""
-        return self.optimizer.global_step
-
-    @global_step.setter
-    def global_step(self, value):
-        self.optimizer.global_step = value
-
-    @property
-    def stochastic_rounding(self):
-        """bool : that of the wrapped optimizer."""
-        return self.optimizer.stochastic_rounding
-
-    @stochastic_rounding.setter
-    def stochastic_rounding(self, value):
-        self.optimizer.stochastic_rounding = value
-
-    @property
-    def rounding_seed(self):
-        """int : that of the wrapped optimizer."""
-        return self.optimizer.rounding_seed
-
-    @rounding_seed.setter
-    def rounding_seed(self, value):
-        self.optimizer.rounding_seed = value
+    global_step = _forwarded("global_step")
+    max_grad_norm = _forwarded("max_grad_norm")
+    stochastic_rounding = _forwarded("stochastic_rounding")
+    rounding_seed = _forwarded("rounding_seed")
+    unique = _forwarded("unique")
+    use_lazy = _forwarded("use_lazy")
 
     def get_lr(self):
         """Return the rate of the wrapped optimizer; see `Optimizer.get_lr`."""
@@ -131,7 +123,10 @@ class LARS(Optimizer):
 
     def __call__(self, gradients):
         """Do one step of the wrapped optimizer; see `Optimizer.__call__`."""
-        clip, decay, scale = self._factors(self._reader.measure("norm", gradients))
+        with self._reader.hold(gradients):  # no other thread takes a step of this LARS meanwhile
+            return self._step(gradients, *self._factors(self._reader.measure("norm", gradients)))
+
+    def _step(self, gradients, clip, decay, scale):
         plan = self.optimizer._plan
         if plan is None or plan.decoupled:  # it does not do all of this in its step: it gets new gradients
             return self.optimizer(transform(self._names, self._arrays, gradients, decay=decay, scale=scale, clip=clip))
@@ -144,15 +139,14 @@ class LARS(Optimizer):
     def _factors(self, squares):
         """Return what happens to the gradients: clip, decay times loss scale, and scale, which c is part of."""
         unscale = self.optimizer.reciprocal_scale
-        clip = 1.0
-        if self.max_grad_norm is not None:
-            clip = clip_factor(norm_of(squares) * unscale, self.max_grad_norm)
+        clip = 1.0 if self.max_grad_norm is None else self.optimizer.clip_factor(norm_of(squares))
         norm, gradient_norm = np.sqrt(squares).T
         decay = np.array([read_decay(d, self.global_step) for d in self._taken_decay])
         divisor = gradient_norm * (clip * unscale) + decay * norm + self.epsilon
         ratio = np.divide(self.coefficient * norm, divisor, out=np.zeros_like(norm), where=divisor != 0)
         if self.use_clip:
-            ratio = np.clip(ratio / self.optimizer.get_lr(), 0.0, 1.0)
+            lr = np.broadcast_to(self.optimizer.get_lr(), ratio.shape)
+            ratio = np.clip(np.divide(ratio, lr, out=np.ones_like(ratio), where=lr > 0), 0.0, 1.0)
         # what does not pass the filter is only unscaled
         decay = np.where(self.lars_flag, decay / unscale, 0.0)
         return clip, decay, np.where(self.lars_flag, ratio * unscale, unscale)
