@@ -18,7 +18,7 @@ cdef struct Scratch:
     void* merged            # in memory of the inner one
 
 # One only prepares gradients, the other needs the norms of whole parameters.
-NOT_FOR_ROWS = ("gradient", "lamb")
+NOT_FOR_ROWS = ("gradient", "lamb", "adafactor", "adafactor_momentum")
 
 
 # ---- rules
@@ -86,6 +86,7 @@ cdef Arrays arrays_of(const Rule* rule, void* w, void** slots, const void* g) no
 cdef Prologue prologue_of(double decay, double scale) noexcept nogil:
     cdef Prologue p
     p.clip, p.decay, p.mean, p.scale, p.trust = 1, decay, 0, scale, 1
+    p.factored = False
     p.rounding.stochastic, p.rounding.key0, p.rounding.key1 = False, 0, 0
     return p
 
