@@ -1,1 +1,3 @@
+NOT_FOR_ROWS: tuple[str, ...]
+
 def count_numbers() -> dict[str, tuple[int, int]]: ...

@@ -17,7 +17,7 @@ cdef struct Scratch:
     unique.Scratch* inner
     void* merged            # in memory of the inner one
 
-# One only prepares gradients, the other needs the norms of whole parameters.
+# The first one only prepares gradients, the others need measures of whole parameters.
 NOT_FOR_ROWS = ("gradient", "lamb", "adafactor", "adafactor_momentum")
 
 

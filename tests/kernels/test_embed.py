@@ -152,7 +152,7 @@ def test_rule_that_does_not_exist(doors, name):
         doors.find_rule(name)
 
 
-@pytest.mark.parametrize("name", ["lamb", "gradient"])
+@pytest.mark.parametrize("name", embed.NOT_FOR_ROWS)
 def test_rule_that_is_not_for_rows(doors, name):
     with pytest.raises(ValueError, match=f"rule must update one element at a time, got '{name}'"):
         doors.find_rule(name.encode())
