@@ -382,9 +382,9 @@ def _from_dlpack(data):
     try:
         array = np.from_dlpack(data)
     except (BufferError, RuntimeError, TypeError) as error:
+        hint = "; pass tensor.detach()" if getattr(data, "requires_grad", False) else ""
         raise ValueError(
-            f"data must export CPU memory that NumPy can share, got {type(data).__name__}: {error} "
-            "(a torch tensor that requires a gradient: pass tensor.detach())"
+            f"data must export CPU memory that NumPy can share, got {type(data).__name__}: {error}{hint}"
         ) from error
     if array.flags.writeable or not hasattr(data, "__array__"):
         return array

@@ -32,6 +32,8 @@ class Exporter:
 class Refusing:
     """Stand for a torch tensor that requires a gradient."""
 
+    requires_grad = True
+
     def __dlpack__(self, **kwargs):
         raise BufferError("Can't export tensors that require gradient")
 

@@ -15,8 +15,15 @@ def has_kernel(dtype):
     return dtype.name in COMPUTE_DTYPES
 
 
-def compute_dtype(dtype):
+def compute_dtype(dtype, name="dtype"):
     """Return the dtype that kernels compute in, and slots have, for parameters of `dtype`.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of the parameters.
+    name : str
+        What has this dtype, for the message.
 
     Returns
     -------
@@ -29,7 +36,7 @@ def compute_dtype(dtype):
         If no kernel takes parameters of this dtype.
     """
     if not has_kernel(dtype):
-        raise TypeError(f"dtype must be one of {', '.join(COMPUTE_DTYPES)}, got {dtype}")
+        raise TypeError(f"{name} must be one of {', '.join(COMPUTE_DTYPES)}, got {dtype}")
     return COMPUTE_DTYPES[dtype.name]
 
 

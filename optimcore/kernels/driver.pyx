@@ -310,8 +310,8 @@ cdef class Plan:
     def hold(self, gradients):
         """Open gradients for several passes: ``with plan.hold(gradients): ...``.
 
-        Inside, passes of this thread with the same object do not open them again, and other threads are refused. Raises what
-        `step` raises of gradients.
+        Inside, passes of this thread with the same object do not open them again, and other threads are refused.
+        Raises what `step` raises of gradients.
         """
         if self.enter(gradients):
             raise RuntimeError("these gradients are held already")

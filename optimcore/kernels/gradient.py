@@ -52,9 +52,10 @@ def transform(names, parameters, gradients, decay=None, centralize=None, scale=1
     plan.step(gradients, [(0.0,)])
     if out is None:
         return tuple(None if g is None else result for g, result in zip(gradients, results, strict=True))
-    for target, g, result in zip(out, gradients, results, strict=True):
-        if g is not None:
-            np.copyto(target, result, casting="same_kind")
+    with np.errstate(over="ignore"):  # what is beyond float16 is an infinity there
+        for target, g, result in zip(out, gradients, results, strict=True):
+            if g is not None:
+                np.copyto(target, result, casting="same_kind")
     return tuple(out)
 
 
@@ -66,7 +67,7 @@ def _check_out(names, parameters, gradients, out):
             continue
         if not isinstance(target, np.ndarray):
             raise TypeError(f"out[{i}], of parameter {name!r}, must be an ndarray, got {type(target).__name__}")
-        compute_dtype(target.dtype)
+        compute_dtype(target.dtype, f"dtype of out[{i}]")
         if target.shape != parameter.shape or not target.flags.writeable:
             raise ValueError(
                 f"out[{i}], of parameter {name!r}, must be writable and have shape {parameter.shape}, "

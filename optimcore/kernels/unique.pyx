@@ -283,7 +283,7 @@ _STORAGE = {"float32": FLOAT32, "float64": FLOAT64, "float16": FLOAT16, "bfloat1
 @cache      # the name of a dtype takes longer than a small merge
 def storage_of(dtype):
     """Return the storage and the compute dtype of rows of `dtype`; TypeError if no kernel takes it."""
-    compute = compute_dtype(dtype)
+    compute = compute_dtype(dtype, "dtype of values")
     return _STORAGE[dtype.name], compute
 
 

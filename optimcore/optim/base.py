@@ -527,9 +527,9 @@ class Optimizer:
 
         False: they take the step of the rule with a gradient of 0, to which no weight decay is added, and which costs a
         pass over the whole table. True: cost follows the rows of the gradient. SGD without momentum, `Adagrad`, `FTRL`,
-        `ProximalAdagrad` and `LazyAdam` are always lazy, as in MindSpore where it has them; `Rprop` never is, because the
-        first step of a row would be no different from its others. For `Adam` this is MindSpore's meaning; for others it
-        is an extension.
+        `ProximalAdagrad` and `LazyAdam` are always lazy, as in MindSpore where it has them; `Rprop` never is, because
+        the first step of a row would be no different from its others. For `Adam` this is MindSpore's meaning; for
+        others it is an extension.
         """
         return self._use_lazy
 

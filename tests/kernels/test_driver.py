@@ -1,5 +1,9 @@
+import os
 import threading
+import warnings
+import weakref
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -199,3 +203,72 @@ def test_aligned_zeros():
                 assert array.size == 0 or array.__array_interface__["data"][0] % 64 == 0
     places = {aligned_zeros((5000,), np.dtype(np.float32), i).__array_interface__["data"][0] % 4096 for i in range(3)}
     assert len(places) == 3
+
+
+def test_gradients_are_held_by_one_thread_until_the_end():
+    w, g = np.ones(4), [np.ones(4)]
+    plan = make_plan([w], "sgd", 0)
+    with plan.hold(g):
+        assert plan.measure("norm", g).tolist() == [[4.0, 4.0]]
+        thread_errors = []
+
+        def step():
+            try:
+                plan.step(g, [(1.0,)])
+            except RuntimeError as error:
+                thread_errors.append(error)
+
+        thread = threading.Thread(target=step)
+        thread.start()
+        thread.join()
+        assert len(thread_errors) == 1
+        with pytest.raises(RuntimeError):  # another object, the same thread
+            plan.step([np.ones(4)], [(1.0,)])
+        plan.step(g, [(1.0,)])
+    assert w.tolist() == [0, 0, 0, 0]
+    g[0] = np.full(4, 2.0)  # the same list holds another gradient now
+    plan.step(g, [(1.0,)])
+    assert w.tolist() == [-2, -2, -2, -2]
+
+
+def test_error_while_gradients_are_held_releases_them():
+    w, g = np.ones(4), [np.ones(4)]
+    plan, reference = make_plan([w], "sgd", 0), weakref.ref(g[0])
+    with pytest.raises(ZeroDivisionError), plan.hold(g):
+        raise ZeroDivisionError
+    g[0] = np.full(4, 2.0)
+    assert reference() is None
+    plan.step(g, [(1.0,)])
+    assert w.tolist() == [-1, -1, -1, -1]
+
+
+def test_uint16_is_no_bfloat16():
+    w = np.ones(3, ml_dtypes.bfloat16)
+    plan = make_plan([w], "sgd", 0)
+    with pytest.raises(TypeError, match="must be an array of floats, got uint16"):
+        plan.step([np.array([1, 2, 16256], np.uint16)], [(1.0,)])
+    plan.step([np.ones(3, ml_dtypes.bfloat16)], [(1.0,)])
+    assert w.astype(float).tolist() == [0, 0, 0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_fork_inside_a_step_leaves_a_usable_plan():
+    plan = make_plan([np.ones(4), np.ones(4)], "sgd", 0)
+
+    class Forking:
+        """A gradient that forks while it is being read, as if another thread were inside the step."""
+
+        def __array__(self, dtype=None, copy=None):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # CPython 3.12 warns of any fork with threads
+                child = os.fork()
+            if child == 0:
+                try:
+                    plan.step([np.ones(4), np.ones(4)], [(0.1,)])
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            return np.ones(4)
+
+    plan.step([np.ones(4), Forking()], [(0.1,)])

@@ -140,3 +140,8 @@ def test_stochastic_rounding_depends_on_seed_step_parameter_and_element(dtype):
         agreement = chance**2 + (1 - chance) ** 2
         assert abs((base == other).mean() - agreement) < 5 * np.sqrt(agreement * (1 - agreement) / len(values))
     assert (draws("w", 0, 0) == base).all()
+
+
+def test_stochastic_rounding_never_moves_exact_subnormals():
+    values = np.full(1_000_000, 1000 * 2.0**-24, np.float32)
+    assert_same_numbers(store(values, DTYPES["float16"], (1, 2)), values.astype(np.float16))

@@ -2,6 +2,7 @@
 
 import threading
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -161,7 +162,7 @@ def test_bounds(k, dtype):
 
 def make_values(k, width, storage):
     """Return rows of a storage dtype."""
-    dtype = pytest.importorskip("ml_dtypes").bfloat16 if storage == "bfloat16" else np.dtype(storage)
+    dtype = ml_dtypes.bfloat16 if storage == "bfloat16" else np.dtype(storage)
     return np.random.default_rng(k + width).standard_normal((k, width)).astype(dtype)
 
 

@@ -413,3 +413,38 @@ def test_stochastic_rounding_is_unbiased_and_moves_what_nearest_rounding_leaves(
     assert abs(mean_after_five_steps("bfloat16", True) - exact) < 5 * deviation
     if 1 - exact < 2**-9:
         assert mean_after_five_steps("bfloat16", False) == 1.0
+
+
+def test_error_of_a_rate_leaves_no_gradient_behind(case):
+    if not (case.rule.takes_any_rate and case.rule.takes_rate):
+        return
+    arrays, twin = conv_arrays(), conv_arrays()
+    spoilt, plain = case.build(arrays, learning_rate=[0.1]), case.build(twin, learning_rate=[0.1])
+    spoilt.max_grad_norm = plain.max_grad_norm = 1.0
+    gradients = list(gradients_of(arrays, seed=0))
+    spoilt.global_step = 1
+    with pytest.raises(IndexError):
+        spoilt(gradients)
+    spoilt.global_step = 0
+    gradients[:] = gradients_of(arrays, seed=1)  # the same list with other gradients
+    spoilt(gradients)
+    plain(gradients)
+    assert state_of(spoilt) == state_of(plain)
+
+
+def test_user_defined_optimizer_clips_with_the_same_bits():
+    class Plain(optimcore.Optimizer):
+        def construct(self, gradients):
+            for w, g in zip(self.parameters, self.scale_grad(gradients), strict=True):
+                w -= self.get_lr() * g
+
+    for seed in range(20):
+        w = np.random.default_rng(seed).standard_normal(50)
+        twin = w.copy()
+        built_in = optimcore.SGD([optimcore.Parameter(w, "w")], learning_rate=0.5, loss_scale=3.0)
+        own = Plain(0.5, [optimcore.Parameter(twin, "w")], loss_scale=3.0)
+        built_in.max_grad_norm = own.max_grad_norm = 0.7
+        (gradient,) = gradients_of({"w": w}, seed, scale=3.0)
+        built_in((gradient,))
+        own((gradient,))
+        assert w.tobytes() == twin.tobytes()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from optimcore import LearningRateSchedule, Momentum, Optimizer, Parameter, WarmUpLR
+from optimcore import SGD, LearningRateSchedule, Momentum, Optimizer, Parameter, WarmUpLR
 
 
 def make(learning_rate, **kwargs):
@@ -166,11 +166,13 @@ def test_step_past_the_end_of_the_rates_changes_nothing():
     assert state(opt) == before
 
 
-def test_negative_step_does_not_count_from_the_end():
-    opt, gradients = stepper([0.5, 0.25])
-    opt.global_step = -1
-    with pytest.raises(IndexError, match=r"global_step must be in \[0, 2\).*got -1"):
-        opt(gradients)
+@pytest.mark.parametrize(("value", "error"), [(-1, ValueError), (0.5, TypeError), ("x", TypeError), (True, TypeError)])
+@pytest.mark.parametrize("name", ["global_step", "rounding_seed"])
+def test_counts_are_checked_when_they_are_set(name, value, error):
+    opt = SGD([Parameter([1.0], "w")], learning_rate=[0.1, 0.2])
+    with pytest.raises(error, match=f"{name} must be .*, got {value!r}"):
+        setattr(opt, name, value)
+    assert getattr(opt, name) == 0
 
 
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])

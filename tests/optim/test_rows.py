@@ -333,16 +333,20 @@ def test_without_merging_repeats_are_applied_in_order():
     assert w.ravel().tolist() == [0, -2.5, 0]  # moments 1, then 0.5 * 1 + 1
 
 
-def test_debug_mode_checks_the_promise_that_no_index_repeats():
+@pytest.mark.parametrize("cls", ["SGD", "Adam"])
+def test_debug_mode_checks_the_promise_that_no_index_repeats(cls):
     code = """
 import numpy as np, optimcore as nn
-opt = nn.SGD([nn.Parameter(np.zeros((9, 1)), "w")])
+opt = nn.CLASS([nn.Parameter(np.zeros((9, 1)), "w")])
 opt.unique = False
 opt((nn.RowTensor(np.array([1, 2]), np.ones((2, 1)), (9, 1)),))
 opt((nn.RowTensor(np.array([1, 7, 7]), np.ones((3, 1)), (9, 1)),))
 """
     result = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "OPTIMCORE_DEBUG": "1"}, capture_output=True, text=True
+        [sys.executable, "-c", code.replace("CLASS", cls)],
+        env={**os.environ, "OPTIMCORE_DEBUG": "1"},
+        capture_output=True,
+        text=True,
     )
     assert "ValueError: gradients[0], of parameter 'w', must not repeat an index" in result.stderr
     assert "got 7 twice" in result.stderr
@@ -369,3 +373,50 @@ def test_golden(config):
             np.testing.assert_allclose(actual[0], expected[golden_data.TABLE], **golden_data.TOLERANCE)
         else:
             np.testing.assert_allclose(actual, np.squeeze(expected[golden_data.TABLE]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("values", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("table", DTYPES)
+def test_repeated_rows_of_every_dtype_in_tables_of_every_dtype(table, values):
+    w = np.zeros((4, 3), DTYPES[table])
+    optimizer = optimcore.SGD([optimcore.Parameter(w, "w")], learning_rate=1.0)
+    optimizer((RowTensor(np.array([1, 3, 1]), np.full((3, 3), 0.5, DTYPES[values]), w.shape),))
+    assert w[:, 0].astype(float).tolist() == [0, -1, 0, -0.5]
+
+
+def test_tables_of_several_dtypes_without_lazy_have_equal_bits_for_every_thread_count(restore_runtime):
+    driver.THREAD_ELEMENTS = 0
+    states = []
+    for threads in (1, 2, 4, 7):
+        optimcore.set_num_threads(threads)
+        rng = np.random.default_rng(0)
+        dtypes = [np.float64, np.float32, np.float16] * 3
+        arrays = {f"w{i}": rng.standard_normal((600, 512)).astype(dtype) for i, dtype in enumerate(dtypes)}
+        optimizer = Case("Adam", dict(learning_rate=0.01)).build(arrays)
+        for step in range(2):
+            optimizer(row_gradients(arrays, step))
+        states.append(state_of(optimizer))
+    assert all(state == states[0] for state in states)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_foreign_row_gradients_are_read_as_they_are(lazy):
+    """Strided or listed indices of something that only looks like a RowTensor."""
+    for indices in (np.array([0, 10**9, 1, 10**9])[::2], [0, 1], np.array([0, 1], np.int16)):
+        w = np.zeros((3, 1))
+        optimizer = optimcore.Momentum([optimcore.Parameter(w, "w")], learning_rate=1.0, momentum=0.5)
+        optimizer.use_lazy, optimizer.unique = lazy, False
+        optimizer((Spoilt(indices, np.ones((2, 1)), (3, 1)),))
+        assert w.ravel().tolist() == [-1, -1, 0]
+    for indices, error in ((np.array([0.0, 1.0]), TypeError), (np.zeros((2, 1), int), ValueError)):
+        with pytest.raises(error, match=r"gradients\[0\].* must have indices"):
+            optimizer((Spoilt(indices, np.ones((2, 1)), (3, 1)),))
+
+
+def test_methods_of_the_base_class_check_rows():
+    optimizer = optimcore.SGD([optimcore.Parameter(np.zeros((3, 2)), "w")], weight_decay=0.1)
+    rows = RowTensor(np.array([0]), np.ones((1, 2)), (100, 2))
+    with pytest.raises(ValueError, match=r"gradients\[0\].* must have dense_shape \(3, 2\), got \(100, 2\)"):
+        optimizer.decay_weight((rows,))
+    with pytest.raises(ValueError, match="one entry per parameter, 1 in all, got 2"):
+        optimizer.decay_weight((rows, rows))
