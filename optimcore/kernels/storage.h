@@ -53,11 +53,11 @@ static inline uint16_t float16_from_float32_stochastic(float value, uint32_t ran
     uint32_t magnitude = bits & 0x7fffffffu;
     uint32_t sign = (bits >> 16) & 0x8000u;
     uint32_t normal = (magnitude - 0x38000000u + (random & 0x1fffu)) >> 13;
-    /* a count of 2^-24, up by one if its fraction exceeds the draw; the clamp only keeps unused lanes inside an int */
+    /* a count of 2^-24 plus a draw below 1, cut off; the selection of the magnitude only keeps unused lanes in an int */
     float count = float32_from_bits(magnitude < 0x38800000u ? magnitude : 0u) * 0x1p24f;
-    int32_t whole = (int32_t)count;
-    float fraction = count - (float)whole;
-    uint32_t subnormal = (uint32_t)(whole + ((float)(int32_t)(random >> 8) * 0x1p-24f < fraction));
+    /* from 1 on 14 bits of the draw: more would be rounded away in the sum, and up to the next count */
+    uint32_t draw = magnitude < 0x33800000u ? random >> 8 : (random >> 18) << 10;
+    uint32_t subnormal = (uint32_t)(int32_t)(count + (float)(int32_t)draw * 0x1p-24f);
     uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
     return magnitude > 0x477fe000u ? float16_from_float32(value) : (uint16_t)(sign | finite);
 }
