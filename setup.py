@@ -43,7 +43,10 @@ def extension(name, flags, depends):
 EXTENSIONS = [
     *(extension(f"_isa_{isa}", COMMON + flags, [*HEADERS, f"{KERNELS}/_isa.pxi"]) for isa, flags in ISA_FLAGS.items()),
     extension("crew", ["-O2", "-g0"], HEADERS),
-    *(extension(name, ["-O2", "-g0"], HEADERS) for name in ("driver", "embed", "isa", "row_gradient", "work")),
+    *(
+        extension(name, ["-O2", "-g0"], HEADERS)
+        for name in ("backlog", "driver", "embed", "isa", "row_gradient", "work")
+    ),
     extension("unique", COMMON, HEADERS),
 ]
 

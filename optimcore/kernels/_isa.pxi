@@ -87,6 +87,12 @@ cdef void update(
             adafactor(&h, &p, &w, g, &a.slot0[i])
         elif rule_t is AdafactorMomentum:
             adafactor_momentum(&h, &p, &w, g, &a.slot0[i], &a.slot1[i])
+        elif rule_t is MomentumAbsent:
+            momentum_absent(&h, &w, &a.slot0[i])
+        elif rule_t is AdamAbsent:
+            adam_absent(&h, &w, &a.slot0[i], &a.slot1[i])
+        elif rule_t is AdamAmsgradAbsent:
+            adam_amsgrad_absent(&h, &w, &a.slot0[i], &a.slot1[i], &a.slot2[i])
         if rule_t is not Gradient:
             store(&a, i, w, &p.rounding)
 
@@ -375,6 +381,9 @@ enlist[RmspropCentered](&table, "rmsprop_centered", 3, NULL)
 enlist[Lamb](&table, "lamb", 2, NULL)
 enlist[Adafactor](&table, "adafactor", 1, NULL)
 enlist[AdafactorMomentum](&table, "adafactor_momentum", 2, NULL)
+enlist[MomentumAbsent](&table, "momentum_absent", 1, NULL)
+enlist[AdamAbsent](&table, "adam_absent", 2, NULL)
+enlist[AdamAmsgradAbsent](&table, "adam_amsgrad_absent", 3, NULL)
 
 enlist_measure[Norm](&table, "norm", NULL)
 enlist_measure[Finite](&table, "finite", NULL)

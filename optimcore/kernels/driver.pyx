@@ -16,6 +16,9 @@ from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.stdint cimport uint64_t
 from libc.string cimport memcmp, memset
 
+from .backlog cimport (
+    COAST_ADAM, COAST_AMSGRAD, COAST_MOMENTUM, add_step, clear_backlog, free_backlog, new_backlog, reserve_step
+)
 from .crew cimport run_blocks
 from .isa cimport active_table, find_measure, find_rule
 from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT32, FLOAT64
@@ -57,6 +60,22 @@ _LAYOUTS = {
     "bfloat16": (BFLOAT16, b"H", BFLOAT16_MIXED, b"f"),
 }
 
+# rule -> what its steps without a gradient amount to, how they are summed up, and whether they look ahead
+_ABSENT_RULES = {
+    "sgd_momentum": ("momentum_absent", COAST_MOMENTUM, False),
+    "sgd_nesterov": ("momentum_absent", COAST_MOMENTUM, True),
+    "momentum": ("momentum_absent", COAST_MOMENTUM, False),
+    "momentum_nesterov": ("momentum_absent", COAST_MOMENTUM, True),
+    "adam": ("adam_absent", COAST_ADAM, False),
+    "adam_nesterov": ("adam_absent", COAST_ADAM, True),
+    "adam_amsgrad": ("adam_amsgrad_absent", COAST_AMSGRAD, False),
+}
+
+
+def can_catch_up(rule):
+    """Tell whether `Plan.catch_up` may be set for this rule."""
+    return rule in _ABSENT_RULES
+
 
 cdef class Plan:
     """The parameters of one optimizer, ready to be updated by one rule.
@@ -93,6 +112,10 @@ cdef class Plan:
         May be written between steps.
     clip : float
         Factor of all gradients before anything else, 1 at first. May be set between steps.
+    catch_up : bool
+        With lazy: whether a row that comes back first receives the steps with a gradient of 0 that it has missed,
+        computed with this step's hypers but each with its own rate. False at first. Setting it brings all rows up to
+        date. Only for rules for which `can_catch_up` is true.
     takes_rows, lazy, merge : bool
         Whether row gradients are taken (False at first); whether rows without a gradient stay as they are, or take a
         step with a gradient of 0; whether rows that share an index are summed first (without lazy they always are).
@@ -130,6 +153,7 @@ cdef class Plan:
     cdef list row_gradients         # a RowGradient for each parameter that has met one
     cdef public bint takes_rows     # the rule has a step on rows
     cdef public bint lazy           # rows without a gradient stay as they are
+    cdef bint catching_up
     cdef public bint merge          # rows that share an index are summed first
 
     def __cinit__(self, rule, names, parameters, slots, centralize, rows=None, row_means=None):
@@ -170,6 +194,8 @@ cdef class Plan:
             self.add_task(i, [slot[i] for slot in slots], centralize[i], means)
 
     def __dealloc__(self):
+        if self.work.tasks != NULL:     # else the constructor has failed
+            self.drop_backlogs()
         PyMem_Free(self.doors)
         PyMem_Free(self.views)
         PyMem_Free(self.work.tasks)
@@ -190,6 +216,69 @@ cdef class Plan:
     @clip.setter
     def clip(self, double value):
         self.work.clip = value
+
+    @property
+    def catch_up(self):
+        return self.catching_up
+
+    @catch_up.setter
+    def catch_up(self, bint value):
+        self.flush()
+        if value:
+            rule, coast, nesterov = _ABSENT_RULES[self.rule.name.decode()]
+            self.work.absent, self.work.coast, self.work.nesterov = find_rule(self.table, rule), coast, nesterov
+        else:
+            self.drop_backlogs()
+        self.catching_up = value
+
+    cdef void drop_backlogs(self) noexcept:
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            free_backlog(self.work.tasks[i].backlog)
+            self.work.tasks[i].backlog = NULL
+            self.work.tasks[i].n_missed = 0
+
+    def flush(self):
+        """Bring all rows up to date, in a pass over the tables of which any row has missed a step."""
+        cdef Py_ssize_t i
+        cdef Task* task
+        self.enter(None)
+        try:
+            self.work.measure, self.work.raw, self.work.until_nan, self.work.flushing = NULL, False, False, True
+            for i in range(self.count):
+                task = &self.work.tasks[i]
+                task.n_missed = 0 if task.backlog == NULL else task.backlog.n_steps
+                task.present, task.rows = task.n_missed > 0, NULL
+            self.run()
+        finally:
+            self.work.flushing = False
+            self.clear_backlogs()
+            self.leave()
+
+    cdef int note_step(self) except -1:
+        """Enter this step into the backlogs of the tables that get rows of a gradient: all of them, or none."""
+        cdef Py_ssize_t i
+        cdef Task* task
+        for i in range(self.count):
+            task = &self.work.tasks[i]
+            if task.backlog != NULL and reserve_step(task.backlog) != 0:
+                raise MemoryError(f"no room for what rows of {self.names[i]!r} have missed, until the next flush()")
+        for i in range(self.count):
+            task = &self.work.tasks[i]
+            if task.backlog != NULL:
+                task.n_missed = task.backlog.n_steps
+                if task.present and task.rows != NULL:
+                    add_step(task.backlog, self.work.hypers[self.rows_view[i] * MAX_HYPERS])
+        return 0
+
+    cdef void clear_backlogs(self) noexcept:
+        """Forget the steps that a pass over whole tables has made up for."""
+        cdef Py_ssize_t i
+        cdef Task* task
+        for i in range(self.count):
+            task = &self.work.tasks[i]
+            if task.backlog != NULL and task.present and task.rows == NULL:
+                clear_backlog(task.backlog)
 
     def round_stochastically(self, seed, step):
         """Write 16-bit parameters with stochastic rounding in the next step, or to nearest if `seed` is None.
@@ -302,7 +391,14 @@ cdef class Plan:
             self.fill(hypers)
             if not held:
                 self.collect(gradients)
-            self.run()
+            if self.catching_up:
+                self.note_step()
+                try:
+                    self.run()
+                finally:        # the work is done even if something interrupts it
+                    self.clear_backlogs()
+            else:
+                self.run()
         finally:
             if not held:
                 self.leave()
@@ -501,6 +597,10 @@ cdef class Plan:
         (<RowGradient>self.row_gradients[i]).open(
             task, &self.doors[i], name, indices, values, same, self.merge or not self.lazy, not self.merge)
         task.lazy = self.lazy
+        if self.catching_up and task.backlog == NULL and task.size:
+            task.backlog = new_backlog(task.table_rows)
+            if task.backlog == NULL:
+                raise MemoryError()
         if not task.lazy:
             self.fills_tables = True
             (<RowGradient>self.row_gradients[i]).fill_buckets(task)

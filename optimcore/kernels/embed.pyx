@@ -18,7 +18,10 @@ cdef struct Scratch:
     void* merged            # in memory of the inner one
 
 # The first one only prepares gradients, the others need measures of whole parameters.
-NOT_FOR_ROWS = ("gradient", "lamb", "adafactor", "adafactor_momentum")
+NOT_FOR_ROWS = (
+    "gradient", "lamb", "adafactor", "adafactor_momentum",
+    "momentum_absent", "adam_absent", "adam_amsgrad_absent",    # and these stand for many steps without a gradient
+)
 
 
 # ---- rules

@@ -412,6 +412,55 @@ cdef inline void adafactor_factor(double row, double column, real_t* factor) noe
     factor[0] = <real_t>(most if row * column > most else row * column)
 
 
+# ---- absent rows: what several steps with a gradient of 0 do at once. `backlog.pyx` sums up the steps.
+
+# lr: sum of rate times decay of the moment over the steps; keep: decay over all of them
+ctypedef struct MomentumAbsent:
+    double lr
+    double keep
+
+cdef inline void momentum_absent(const MomentumAbsent* h, real_t* w, real_t* m) noexcept nogil:
+    w[0] -= <real_t>h.lr * m[0]
+    m[0] *= <real_t>h.keep
+
+
+# Two points stand for the steps: lr as above, root: decay of the root of v
+ctypedef struct AdamAbsent:
+    double lr0
+    double lr1
+    double root0
+    double root1
+    double keep1
+    double keep2
+    double eps
+
+cdef inline void adam_absent(const AdamAbsent* h, real_t* w, real_t* m, real_t* v) noexcept nogil:
+    cdef real_t r = root(v[0])
+    cdef real_t rate0 = <real_t>h.lr0 / (<real_t>h.root0 * r + <real_t>h.eps)
+    cdef real_t rate1 = <real_t>h.lr1 / (<real_t>h.root1 * r + <real_t>h.eps)
+    w[0] -= (rate0 + rate1) * m[0]
+    m[0] *= <real_t>h.keep1
+    v[0] *= <real_t>h.keep2
+
+
+# While v decays, the largest v stays what it is after the first step.
+ctypedef struct AdamAmsgradAbsent:
+    double lr
+    double keep1
+    double keep2
+    double beta2
+    double eps
+
+cdef inline void adam_amsgrad_absent(
+    const AdamAmsgradAbsent* h, real_t* w, real_t* m, real_t* v, real_t* vhat
+) noexcept nogil:
+    cdef real_t first = <real_t>h.beta2 * v[0]
+    vhat[0] = first if first > vhat[0] else vhat[0]
+    w[0] -= <real_t>h.lr * m[0] / (root(vhat[0]) + <real_t>h.eps)
+    m[0] *= <real_t>h.keep1
+    v[0] *= <real_t>h.keep2
+
+
 ctypedef fused rule_t:
     Gradient
     Sgd
@@ -437,6 +486,9 @@ ctypedef fused rule_t:
     Lamb
     Adafactor
     AdafactorMomentum
+    MomentumAbsent
+    AdamAbsent
+    AdamAmsgradAbsent
 
 # rules that read the decay themselves: their gradient goes without
 ctypedef fused decoupled_t:

@@ -1,6 +1,7 @@
 """One pass over the parameters of an optimizer, cut into blocks that run without the GIL in any order."""
 from libc.stdint cimport int64_t, uint64_t
 
+from .backlog cimport Backlog, Coast, int32_t
 from .storage cimport Arrays, Layout
 from .table cimport MeasureKernels, RuleKernels, factors_f, square_sums_f, total_f, update_f
 
@@ -36,6 +37,9 @@ cdef struct Task:
     const Py_ssize_t* bucket_starts     # if not lazy: the rows of chunk c are
     const Py_ssize_t* bucket            # bucket[bucket_starts[c]:bucket_starts[c + 1]]
     Matrices matrices
+    # rows that come back first receive what they have missed
+    Backlog* backlog        # NULL: nothing
+    int32_t n_missed        # steps of the backlog before this one
     # how this pass is cut
     Py_ssize_t length       # elements, or rows if lazy, in a chunk
     Py_ssize_t n_chunks
@@ -68,6 +72,10 @@ cdef struct Work:
     double eps
     bint raw                # it reads the gradients as they came
     bint until_nan          # it may stop at the first chunk whose sum is NaN
+    const RuleKernels* absent           # what the rule does without gradients, if tasks have a backlog
+    Coast coast
+    bint nesterov
+    bint flushing           # this pass only brings all rows up to date
     const int* hyper_rows   # which of the hypers each task takes
     double* hypers          # rows of MAX_HYPERS
     const double* decay     # one per task, as the next three

@@ -7,6 +7,7 @@ equal bits.
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
+from .backlog cimport catch_up
 from .rules cimport Prologue, adafactor_mean, real_t, root
 from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT64, Arrays, Layout
 
@@ -53,7 +54,7 @@ cdef void cut(const Work* work, Task* task) noexcept nogil:
     elif task.rows != NULL and (task.lazy or work.measure != NULL):
         whole = task.n_rows
         task.length = max(1, whole if task.ordered else CHUNK // max(task.width, 1))
-    elif task.centralized and task.rows == NULL:    # whole rows, for their means
+    elif task.rows == NULL and (task.centralized or task.backlog != NULL):      # whole rows: their means, their marks
         task.length = max(1, CHUNK // task.width) * task.width
     task.n_chunks = (whole + task.length - 1) // task.length if task.present else 0
 
@@ -100,7 +101,10 @@ cdef bint run_chunk(const Work* work, Py_ssize_t t, Py_ssize_t c, long thread) n
     if task.matrices.columns and not work.raw:
         run_matrices(work, t, c, start, min(start + task.length, task.size), &prologue, thread)
     elif task.rows == NULL:
-        run_span(work, t, c, &task.arrays, start, min(start + task.length, task.size), &prologue)
+        if task.n_missed and work.measure == NULL:
+            catch_up_span(work, t, start, min(start + task.length, task.size))
+        if not work.flushing:
+            run_span(work, t, c, &task.arrays, start, min(start + task.length, task.size), &prologue)
     elif work.measure != NULL:
         measure_rows(work, t, c, start, min(start + task.length, task.n_rows), &prologue)
     elif task.lazy:
@@ -226,6 +230,10 @@ cdef void update_rows(
     cdef const double* hyper = hyper_of(work, t)
     cdef Py_ssize_t end = last
     cdef Arrays arrays
+    cdef Py_ssize_t r
+    if task.backlog != NULL:
+        for r in range(first, last):
+            catch_up_row(work, t, task.rows[r], task.n_missed + 1)
     while first < last:
         if task.centralized:
             end = first + 1
@@ -234,6 +242,32 @@ cdef void update_rows(
         work.rule.update_rows[<int>task.layout](
             hyper, &task.arrays, task.rows, first, end, task.width, prologue)
         first = end
+
+
+cdef void catch_up_span(const Work* work, Py_ssize_t t, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """Bring whole rows up to date for good: their marks are counted from now on."""
+    cdef Py_ssize_t width = work.tasks[t].width
+    cdef Py_ssize_t row
+    for row in range(start // width, stop // width):
+        catch_up_row(work, t, row, 0)
+
+
+cdef void catch_up_row(const Work* work, Py_ssize_t t, Py_ssize_t row, int32_t mark) noexcept nogil:
+    """Do to a row what the steps that it has missed would have done, then mark it."""
+    cdef const Task* task = &work.tasks[t]
+    cdef int32_t* marks = task.backlog.marks
+    cdef Prologue prologue
+    cdef Arrays arrays
+    if marks[row] < task.n_missed:
+        prologue = prologue_of(work, t)
+        prologue.clip, prologue.decay, prologue.scale = 1, 0, 1
+        prologue.rounding.key1 = ~prologue.rounding.key1    # the update that follows has its own random bits
+        arrays = task.arrays
+        arrays.g = arrays.w                                 # not used, but read as far as a compiler knows
+        catch_up(
+            task.backlog, work.coast, work.nesterov, work.absent, hyper_of(work, t), own_layout(task.layout),
+            &arrays, row * task.width, (row + 1) * task.width, marks[row], task.n_missed, &prologue)
+    marks[row] = mark
 
 
 cdef void update_all_rows(
@@ -325,6 +359,13 @@ cdef Layout mixed_layout(Layout layout) noexcept nogil:
     if layout == FLOAT16:
         return FLOAT16_MIXED
     return BFLOAT16_MIXED if layout == BFLOAT16 else layout
+
+
+cdef Layout own_layout(Layout layout) noexcept nogil:
+    """Return the layout of the same parameter with a gradient of its own type."""
+    if layout == FLOAT16_MIXED:
+        return FLOAT16
+    return BFLOAT16 if layout == BFLOAT16_MIXED else layout
 
 
 cdef Prologue prologue_of(const Work* work, Py_ssize_t t) noexcept nogil:

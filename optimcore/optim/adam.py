@@ -38,9 +38,9 @@ class Adam(Optimizer):
     use_amsgrad : bool, default False
         Whether to divide by the largest v so far.
     **kwargs
-        ``use_lazy`` (bool, default False): rows that are absent from a sparse gradient stay as they are; it
-        changes nothing for dense gradients. ``use_offload`` (bool, default False): the same numbers, but
-        gradients are never centralized, as in MindSpore.
+        ``use_lazy`` (bool or 'catch_up', default False): rows that are absent from a sparse gradient stay as they are,
+        or catch up when they come back, see `Optimizer.use_lazy`; it changes nothing for dense gradients.
+        ``use_offload`` (bool, default False): the same numbers, but gradients are never centralized, as in MindSpore.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class Adam(Optimizer):
         self.use_locking = check_flag("use_locking", use_locking)
         self.use_nesterov = check_flag("use_nesterov", use_nesterov)
         self.use_amsgrad = check_flag("use_amsgrad", use_amsgrad)
-        self.use_lazy, self.use_offload = _check_modes(use_amsgrad, **kwargs)
+        use_lazy, self.use_offload = _check_modes(use_amsgrad, **kwargs)
         super().__init__(learning_rate, params, weight_decay, loss_scale)
         powers = np.ones(2)
         self.beta1_power = Parameter(powers[0, ...], "beta1_power", requires_grad=False)
@@ -108,6 +108,7 @@ class Adam(Optimizer):
             self.vhat = self.make_slot("vhat")
             slots.append(self.vhat)
         self.build_plan(self._rule(), *slots, centralize=not self.use_offload)
+        self.use_lazy = use_lazy
 
     def _rule(self):
         if self.use_amsgrad:
@@ -245,10 +246,11 @@ def _check_modes(use_amsgrad, **kwargs):
     for key, value in kwargs.items():
         if key not in modes:
             raise KeyError(f"keywords must be among use_lazy, use_offload, got {key!r}")
-        modes[key] = check_flag(key, value)
+        modes[key] = value if key == "use_lazy" and isinstance(value, str) else check_flag(key, value)
     use_lazy, use_offload = modes.values()
-    if use_lazy and use_offload:
+    # MindSpore's limits; 'catch_up', which it does not have, goes with everything
+    if use_lazy is True and use_offload:
         raise ValueError("use_lazy must be False with use_offload, got True")
-    if use_amsgrad and (use_lazy or use_offload):
+    if use_amsgrad and (use_lazy is True or use_offload):
         raise ValueError("use_amsgrad must be False with use_lazy or use_offload, got True")
     return use_lazy, use_offload

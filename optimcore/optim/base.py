@@ -57,7 +57,7 @@ class Optimizer:
         As given; one entry per parameter when grouped.
     loss_scale, reciprocal_scale : float
         The loss scale and one over it.
-    unique, target, max_grad_norm, stochastic_rounding : bool, str, float or None, bool
+    unique, use_lazy, target, max_grad_norm, stochastic_rounding : bool, bool or str, str, float or None, bool
         See these properties.
     is_group, is_group_lr, is_group_params_ordered : bool
         Whether there are groups, rates of their own in them, an ``order_params``.
@@ -523,24 +523,64 @@ class Optimizer:
 
     @property
     def use_lazy(self):
-        """bool : whether rows without a gradient stay as they are when a gradient is a `RowTensor`; it can be set.
+        """bool or 'catch_up' : what happens to rows without a gradient when a gradient is a `RowTensor`; it can be set.
 
         False: they take the step of the rule with a gradient of 0, to which no weight decay is added, and which costs a
         pass over the whole table. True: cost follows the rows of the gradient. SGD without momentum, `Adagrad`, `FTRL`,
         `ProximalAdagrad` and `LazyAdam` are always lazy, as in MindSpore where it has them; `Rprop` never is, because
         the first step of a row would be no different from its others. For `Adam` this is MindSpore's meaning; for
         others it is an extension.
+
+        'catch_up', an extension for `SGD` with momentum, `Momentum`, `Adam` and `AdamOffload` with all their variants:
+        the result of False, and still the cost follows the rows of the gradient. Rows without one stay as they are, but
+        a row that comes back first receives, at once, all that the steps it has missed would have done to it, each with
+        the rate that it had. Until then the row and its slots are behind: call `flush` before reading, evaluating or
+        saving them.
+
+        Momentum of every kind and `Adam` with amsgrad take the sum of a geometric series for each run of equal rates,
+        which is exact but for rounding. In `Adam`, whose every step has another root beside eps, a few points stand for
+        the steps (Gauss quadrature), and steps that move less than 1e-9 of the first are left out. After 1,000 random
+        steps, parameters of magnitude 1 differ from those of the dense rule by 1e-9 in float64 with the default betas,
+        by 5e-7 at most with other betas up to 0.999; in float32 by 3e-6 with the usual betas, as much as the dense
+        rule itself differs from the exact result. 16-bit parameters are rounded once for many steps, and so come closer to the exact result
+        than with False.
+
+        It costs 4 bytes of marks for each row of a table, in memory that is not touched for rows that never come up,
+        and 12 bytes for each change of the rate since the last `flush`. The bias correction of `Adam` changes its rate
+        in each of the first 40 / (1 - beta2) steps or so.
         """
         return self._use_lazy
 
     @use_lazy.setter
     def use_lazy(self, value):
-        check_flag("use_lazy", value)
+        if not isinstance(value, (bool, str)):
+            raise TypeError(f"use_lazy must be a bool or 'catch_up', got {value!r}")
         if self._lazy is not None and value is not self._lazy:
-            raise ValueError(f"use_lazy must be {self._lazy} for {type(self).__name__}, got {value}")
+            raise ValueError(f"use_lazy must be {self._lazy} for {type(self).__name__}, got {value!r}")
+        catch_up = isinstance(value, str)
+        can_catch_up = self._plan is not None and driver.can_catch_up(self.rule)
+        if catch_up and not (value == "catch_up" and can_catch_up):
+            choices = "a bool or 'catch_up'" if can_catch_up else "a bool"
+            raise ValueError(f"use_lazy must be {choices} for {type(self).__name__}, got {value!r}")
         self._use_lazy = value
         if self._plan is not None:
-            self._plan.lazy = value
+            self._plan.catch_up, self._plan.lazy = catch_up, bool(value)
+
+    def flush(self):
+        """Bring all rows of all parameters up to date, if ``use_lazy == 'catch_up'``; else there is nothing to do.
+
+        It costs a pass over the tables of which rows have missed steps, as does a dense gradient for one of them. Call
+        it before you read, evaluate or save parameters or slots. Steps that rows have missed are not part of the state:
+        without it they are lost to whoever resumes from parameters, slots and `global_step`. The mode is the same
+        afterwards; the numbers differ by rounding from those without the call. Setting `use_lazy` flushes as well.
+
+        Raises
+        ------
+        RuntimeError
+            If another thread is inside a step of this optimizer.
+        """
+        if self._plan is not None:
+            self._plan.flush()
 
     @property
     def max_grad_norm(self):
