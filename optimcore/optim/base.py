@@ -542,8 +542,8 @@ class Optimizer:
         the steps (Gauss quadrature), and steps that move less than 1e-9 of the first are left out. After 1,000 random
         steps, parameters of magnitude 1 differ from those of the dense rule by 1e-9 in float64 with the default betas,
         by 5e-7 at most with other betas up to 0.999; in float32 by 3e-6 with the usual betas, as much as the dense
-        rule itself differs from the exact result. 16-bit parameters are rounded once for many steps, and so come closer to the exact result
-        than with False.
+        rule itself differs from the exact result. 16-bit parameters are rounded once for many steps, and so come closer
+        to the exact result than with False.
 
         It costs 4 bytes of marks for each row of a table, in memory that is not touched for rows that never come up,
         and 12 bytes for each change of the rate since the last `flush`. The bias correction of `Adam` changes its rate
