@@ -54,6 +54,10 @@ EXTENSIONS = [
 class BuildExt(build_ext):
     """Leave out what the compiler or the architecture does not know."""
 
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def build_extensions(self):
         gnu = self.compiler.compiler_type != "msvc"
         x86_64 = platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32
