@@ -46,21 +46,12 @@ def check_fraction(name, value):
     return number
 
 
-def check_count(name, value):
-    """Return `value` as an int >= 1; a float is refused even when it is whole."""
+def check_count(name, value, least=1):
+    """Return `value` as an int >= `least`; a float is refused even when it is whole."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be >= 1, got {value}")
-    return int(value)
-
-
-def check_index(name, value):
-    """Return `value` as an int >= 0."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < 0:
-        raise ValueError(f"{name} must be >= 0, got {value}")
+    if value < least:
+        raise ValueError(f"{name} must be >= {least}, got {value}")
     return int(value)
 
 

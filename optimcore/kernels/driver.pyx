@@ -150,6 +150,7 @@ cdef class Plan:
     cdef list pinned                # memoryviews that keep parameters and slots where they are
     cdef list converted             # copies of gradients, for the time of a step
     cdef bint fills_tables          # a row gradient of this step is not lazy
+    cdef bint met_rows              # a gradient of this step is one of rows
     cdef list row_gradients         # a RowGradient for each parameter that has met one
     cdef public bint takes_rows     # the rule has a step on rows
     cdef public bint lazy           # rows without a gradient stay as they are
@@ -507,9 +508,11 @@ cdef class Plan:
         cdef Py_ssize_t i
         for i in range(self.count):
             PyBuffer_Release(&self.views[i])    # nothing to do where none is open
-        for rows in self.row_gradients:
-            if rows is not None:
-                (<RowGradient>rows).release()
+        if self.met_rows:
+            for rows in self.row_gradients:
+                if rows is not None:
+                    (<RowGradient>rows).release()
+            self.met_rows = False
         self.converted.clear()
         self.held = None
         self.busy = False
@@ -594,6 +597,7 @@ cdef class Plan:
         values = converted(values, parameter.dtype if same else compute_dtype(parameter.dtype))
         if self.row_gradients[i] is None:
             self.row_gradients[i] = RowGradient()
+        self.met_rows = True
         (<RowGradient>self.row_gradients[i]).open(
             task, &self.doors[i], name, indices, values, same, self.merge or not self.lazy, not self.merge)
         task.lazy = self.lazy

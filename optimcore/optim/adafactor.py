@@ -134,9 +134,9 @@ class AdaFactor(Optimizer):
         self.decay_rate = check_finite("decay_rate", decay_rate)
         if not 0 < self.decay_rate < 1:
             raise ValueError(f"decay_rate must be in (0, 1), got {decay_rate}")
-        self.beta1 = 0.0 if beta1 is None else _check_fraction("beta1", beta1)
+        self.beta1 = 0.0 if beta1 is None else _check_below_one("beta1", beta1)
         if not callable(weight_decay):
-            _check_fraction("weight_decay", weight_decay)
+            _check_below_one("weight_decay", weight_decay)
         super().__init__(0.0 if learning_rate is None else learning_rate, params, weight_decay, loss_scale)
         self._make_means()
         slots = [self._column_means]
@@ -227,7 +227,7 @@ def _check_eps(eps):
     return tuple(check_at_least(f"eps[{i}]", e, 0) for i, e in enumerate(eps))
 
 
-def _check_fraction(name, value):
+def _check_below_one(name, value):
     number = check_finite(name, value)
     if not 0 <= number < 1:
         raise ValueError(f"{name} must be in [0, 1), got {value}")

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from .. import gradients as gradient_functions
-from ..checks import check_flag, check_index, check_positive
+from ..checks import check_count, check_flag, check_positive
 from ..kernels import driver
 from ..parameter import Parameter, ParameterTuple
 from .groups import collect, plain_entries, read_groups
@@ -604,7 +604,7 @@ class Optimizer:
 
     @global_step.setter
     def global_step(self, value):
-        self._global_step = check_index("global_step", value)
+        self._global_step = check_count("global_step", value, least=0)
 
     @property
     def rounding_seed(self):
@@ -613,7 +613,7 @@ class Optimizer:
 
     @rounding_seed.setter
     def rounding_seed(self, value):
-        self._rounding_seed = check_index("rounding_seed", value)
+        self._rounding_seed = check_count("rounding_seed", value, least=0)
 
     @property
     def stochastic_rounding(self):
