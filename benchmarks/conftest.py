@@ -2,12 +2,22 @@
 
 import os
 import platform
+import statistics
+from functools import lru_cache
+from time import perf_counter
 
+import limits
+import numpy as np
 import pytest
-from workloads.indices import make_indices as indices_of
 
 import optimcore
 from optimcore.kernels import isa
+
+ROUND = 2e-5  # seconds that a round takes at least, so that the clock is no matter
+LEAST_ROUNDS, MOST_ROUNDS = 5, 2000
+BUDGET = 0.08  # seconds per measurement, if that makes LEAST_ROUNDS
+
+summary = []
 
 
 def pytest_addoption(parser):
@@ -15,9 +25,42 @@ def pytest_addoption(parser):
     parser.addoption("--peers", action="store_true", help="also time every other package that can be imported")
 
 
+def pytest_configure(config):
+    """Name the marker, and let no garbage be collected within a round."""
+    config.addinivalue_line("markers", "peer: of another package; needs --peers")
+    config.option.benchmark_disable_gc = True
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the peers that nobody asked for."""
+    if not config.getoption("--peers"):
+        peers = [item for item in items if item.get_closest_marker("peer")]
+        config.hook.pytest_deselected(items=peers)
+        items[:] = [item for item in items if item not in peers]
+
+
 def pytest_report_header():
     """Say on which machine, and with what."""
     return "optimcore: " + ", ".join(f"{key} {value}" for key, value in machine().items())
+
+
+def pytest_benchmark_update_machine_info(machine_info):
+    """Put the same into the JSON, and how fast memory is."""
+    machine_info["optimcore"] = machine()
+    if limits.is_available():
+        machine_info["limits"] = bandwidths()
+
+
+@lru_cache
+def bandwidths(size=10**8):
+    """Return bytes per second of a copy and of reads of arrays that no cache holds, for 1 and 2 threads."""
+    read = dict(passes=(("g", ""),), sizes=(size // 4,), dtype="float32")
+    kinds = {"copy": ("copy", dict(size=size)), "read": ("stream", read)}
+    return {
+        f"{kind}, {threads} thread(s)": limits.traffic(limit) / limits.seconds(limit, threads)
+        for kind, limit in kinds.items()
+        for threads in (1, 2)
+    }
 
 
 def machine():
@@ -28,6 +71,7 @@ def machine():
         "isa": isa.active_isa(),
         "compiler": isa.compiler(),
         "version": optimcore.__version__,
+        "numpy": np.__version__,
     }
 
 
@@ -40,14 +84,15 @@ def cpu_name():
         return platform.processor() or platform.machine()
 
 
-def pytest_benchmark_update_machine_info(machine_info):
-    """Put the same into the JSON."""
-    machine_info["optimcore"] = machine()
+def pytest_generate_tests(metafunc):
+    """Measure with 1 and with 2 threads."""
+    if "threads" in metafunc.fixturenames:
+        metafunc.parametrize("threads", [1, 2], indirect=True)
 
 
 @pytest.fixture
 def threads(request):
-    """Set the threads of optimcore to what the test is parametrized with."""
+    """Set the threads of optimcore, and return their number; a peer sets its own."""
     before = optimcore.get_num_threads()
     optimcore.set_num_threads(request.param)
     yield request.param
@@ -55,6 +100,83 @@ def threads(request):
 
 
 @pytest.fixture
-def make_indices():
-    """Return a function of a pattern's name and a count; the same indices in every run."""
-    return indices_of
+def measure(benchmark):
+    """Return the function that times the step of a run of a workload.
+
+    ``measure(workload, step, threads, who="optimcore", limit=False)`` puts the benchmark into the workload's group.
+    With `limit`, the workload's limit is measured right before and after.
+    """
+
+    def timed(workload, step, threads, who="optimcore", limit=False):
+        benchmark.group = f"{workload.group}: {workload.name}, {workload.case}, {threads} thread(s)"
+        benchmark.extra_info.update(
+            id=workload.id, who=who, threads=threads, elements=workload.elements, isa=isa.active_isa()
+        )
+        step()
+        loop = limit_of(workload, threads) if limit else None
+        times = [statistics.median(loop.sample())] if loop else []
+        run(benchmark, step)
+        if loop:
+            times.append(statistics.median(loop.sample()))
+        note(benchmark, workload, times)
+
+    return timed
+
+
+@lru_cache(maxsize=1)  # a limit keeps its arrays
+def cached_limit(workload_id, threads):
+    """Return the limit of the workload that was last measured with as many threads."""
+    from workloads import WORKLOADS
+
+    return limits.Limit(WORKLOADS[workload_id].limit, threads)
+
+
+def limit_of(workload, threads):
+    """Return the limit of a workload, None if it has none or there is no compiler."""
+    return cached_limit(workload.id, threads) if workload.limit and limits.is_available() else None
+
+
+def run(benchmark, step):
+    """Time a step in rounds, as many as the budget allows, each of as many steps as the clock needs."""
+    took = seconds_of(step, 1)
+    iterations = 1
+    while took < ROUND and iterations < 10**5:
+        iterations *= 2
+        took = seconds_of(step, iterations)
+    rounds = min(max(int(BUDGET / took), LEAST_ROUNDS), MOST_ROUNDS)
+    benchmark.pedantic(step, rounds=rounds, iterations=iterations)
+
+
+def seconds_of(step, iterations):
+    """Return the seconds of so many steps."""
+    start = perf_counter()
+    for _ in range(iterations):
+        step()
+    return perf_counter() - start
+
+
+def note(benchmark, workload, limit_times):
+    """Put what the median means into extra_info: per element, and as a fraction of the limit."""
+    if benchmark.stats is None:  # --benchmark-disable
+        return
+    info, median = benchmark.extra_info, benchmark.stats.stats.median
+    info["seconds per element"] = median / workload.elements
+    if workload.limit:
+        info["bytes"] = limits.traffic(workload.limit)
+    if limit_times:
+        # the smaller one: a limit is the best that there is
+        info["limit seconds"] = min(limit_times)
+        info["fraction of limit"] = min(limit_times) / median
+    summary.append({**info, "median": median})
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print how far from the limits optimcore is."""
+    rows = [row for row in summary if "fraction of limit" in row]
+    if rows:
+        terminalreporter.section("fractions of the limit")
+    for row in rows:
+        terminalreporter.write_line(
+            f"{row['id']:40} {row['threads']} thread(s) {row['median'] * 1e6:12.2f} us "
+            f"{row['limit seconds'] * 1e6:12.2f} us limit {row['fraction of limit']:6.2f}"
+        )

@@ -3,15 +3,15 @@
 A limit is a name and a dict of arguments:
 
 - ``"copy", dict(size=...)``: memcpy of so many bytes.
-- ``"stream", dict(passes=..., sizes=..., dtype=...)``: passes over tensors of these sizes, in elements. A pass is a pair
-  of letters, one for each array: those that it reads, and those that it reads and writes. `g` and `w` have the dtype,
-  all others the compute dtype.
+- ``"stream", dict(passes=..., sizes=..., dtype=...)``: passes over tensors of these sizes, in elements. A pass is a
+  pair of letters, one for each array: those that it reads, and those that it reads and writes. `g` and `w` have the
+  dtype, all others the compute dtype.
 - ``"rows", dict(tables=..., width=..., k=..., pattern=..., table_rows=...)``: rows of `width` float32 in so many
   tables are gathered, updated and scattered by k gradients; rows come in the order in which they first appear among
   the k indices of a pattern, and each once. Gradients that follow for the same rows are read.
 
-C has the arrays that a user has: `w` and `g` come from NumPy, slots begin at a cache line as those of the package do. It
-prefetches as far ahead as turns out best. With two threads the second spins while a measurement is on.
+C has the arrays that a user has: `w` and `g` come from NumPy, slots begin at a cache line as those of the package do.
+It prefetches as far ahead as turns out best. With two threads the second spins while a measurement is on.
 """
 
 import ctypes
@@ -27,9 +27,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from workloads.indices import PATTERNS
 
 from optimcore.kernels.arrays import aligned_zeros
-from workloads.indices import PATTERNS
 
 __all__ = ["LIMITS", "Limit", "is_available", "seconds", "traffic"]
 

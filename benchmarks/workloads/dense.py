@@ -1,6 +1,6 @@
 """One tensor: every rule of the package, in three sizes; Adam in every dtype."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
@@ -20,11 +20,12 @@ class Rule:
     dtype of the parameter, all others are slots. Of reductions, only those count that need a pass of their own.
     """
 
+    name: str
     cls: str
     arguments: dict
     passes: tuple
     wrap: dict | None = None  # arguments of a LARS around it
-    columns: int = field(default=0)  # of the matrix that the tensor is; 0: it is a vector
+    columns: int = 0  # of the matrix that the tensor is; 0: it is a vector
 
     def build(self, parameters, **more):
         """Return the optimizer of a list of arrays."""
@@ -34,44 +35,51 @@ class Rule:
 
 
 # The learning rates are so small that nothing overflows, however often a step is repeated with one gradient.
-RULES = {
-    "sgd": Rule("SGD", dict(learning_rate=1e-4), (("g", "w"),)),
-    "sgd_momentum": Rule("SGD", dict(learning_rate=1e-4, momentum=0.9), (("g", "wa"),)),
-    "sgd_nesterov": Rule("SGD", dict(learning_rate=1e-4, momentum=0.9, nesterov=True), (("g", "wa"),)),
-    "momentum": Rule("Momentum", dict(learning_rate=1e-4, momentum=0.9), (("g", "wm"),)),
-    "momentum_nesterov": Rule("Momentum", dict(learning_rate=1e-4, momentum=0.9, use_nesterov=True), (("g", "wm"),)),
-    "adam": Rule("Adam", dict(learning_rate=1e-4), (("g", "wmv"),)),
-    "adam_nesterov": Rule("Adam", dict(learning_rate=1e-4, use_nesterov=True), (("g", "wmv"),)),
-    "adam_amsgrad": Rule("Adam", dict(learning_rate=1e-4, use_amsgrad=True), (("g", "wmvh"),)),
-    "adam_weight_decay": Rule("AdamWeightDecay", dict(learning_rate=1e-4, weight_decay=0.01), (("g", "wmv"),)),
-    "adamax": Rule("AdaMax", dict(learning_rate=1e-4), (("g", "wmv"),)),
-    "adagrad": Rule("Adagrad", dict(learning_rate=1e-4), (("g", "wa"),)),
-    "adagrad_frozen": Rule("Adagrad", dict(learning_rate=1e-4, update_slots=False), (("ga", "w"),)),
-    "adadelta": Rule("Adadelta", dict(learning_rate=1e-4), (("g", "wau"),)),
-    "asgd": Rule("ASGD", dict(learning_rate=1e-4), (("g", "wa"),)),
-    "rprop": Rule("Rprop", dict(learning_rate=1e-4), (("g", "wps"),)),
-    "ftrl": Rule("FTRL", dict(learning_rate=1e-4, l1=1e-3, l2=1e-3), (("g", "wal"),)),
-    "ftrl_power": Rule("FTRL", dict(learning_rate=1e-4, lr_power=-0.4, l1=1e-3, l2=1e-3), (("g", "wal"),)),
-    "proximal_adagrad": Rule("ProximalAdagrad", dict(learning_rate=1e-4, l1=1e-3, l2=1e-3), (("g", "wa"),)),
-    "rmsprop": Rule("RMSProp", dict(learning_rate=1e-4), (("g", "wsm"),)),
-    "rmsprop_centered": Rule("RMSProp", dict(learning_rate=1e-4, centered=True), (("g", "wsma"),)),
-    "lamb": Rule("Lamb", dict(learning_rate=1e-4, weight_decay=0.01), (("gwmv", ""), ("g", "wmv"))),
-    "lars": Rule(
-        "Momentum", dict(learning_rate=1e-1, momentum=0.9, weight_decay=1e-4), (("gw", ""), ("g", "wm")), wrap={}
+RULES = [
+    Rule("sgd", "SGD", dict(learning_rate=1e-4), (("g", "w"),)),
+    Rule("sgd_momentum", "SGD", dict(learning_rate=1e-4, momentum=0.9), (("g", "wa"),)),
+    Rule("sgd_nesterov", "SGD", dict(learning_rate=1e-4, momentum=0.9, nesterov=True), (("g", "wa"),)),
+    Rule("momentum", "Momentum", dict(learning_rate=1e-4, momentum=0.9), (("g", "wm"),)),
+    Rule("momentum_nesterov", "Momentum", dict(learning_rate=1e-4, momentum=0.9, use_nesterov=True), (("g", "wm"),)),
+    Rule("adam", "Adam", dict(learning_rate=1e-4), (("g", "wmv"),)),
+    Rule("adam_nesterov", "Adam", dict(learning_rate=1e-4, use_nesterov=True), (("g", "wmv"),)),
+    Rule("adam_amsgrad", "Adam", dict(learning_rate=1e-4, use_amsgrad=True), (("g", "wmvh"),)),
+    Rule("adam_weight_decay", "AdamWeightDecay", dict(learning_rate=1e-4, weight_decay=0.01), (("g", "wmv"),)),
+    Rule("adamax", "AdaMax", dict(learning_rate=1e-4), (("g", "wmv"),)),
+    Rule("adagrad", "Adagrad", dict(learning_rate=1e-4), (("g", "wa"),)),
+    Rule("adagrad_frozen", "Adagrad", dict(learning_rate=1e-4, update_slots=False), (("ga", "w"),)),
+    Rule("adadelta", "Adadelta", dict(learning_rate=1e-4), (("g", "wau"),)),
+    Rule("asgd", "ASGD", dict(learning_rate=1e-4), (("g", "wa"),)),
+    Rule("rprop", "Rprop", dict(learning_rate=1e-4), (("g", "wps"),)),
+    Rule("ftrl", "FTRL", dict(learning_rate=1e-4, l1=1e-3, l2=1e-3), (("g", "wal"),)),
+    Rule("ftrl_power", "FTRL", dict(learning_rate=1e-4, lr_power=-0.4, l1=1e-3, l2=1e-3), (("g", "wal"),)),
+    Rule("proximal_adagrad", "ProximalAdagrad", dict(learning_rate=1e-4, l1=1e-3, l2=1e-3), (("g", "wa"),)),
+    Rule("rmsprop", "RMSProp", dict(learning_rate=1e-4, momentum=0.9), (("g", "wsm"),)),
+    Rule("rmsprop_centered", "RMSProp", dict(learning_rate=1e-4, momentum=0.9, centered=True), (("g", "wsma"),)),
+    Rule("lamb", "Lamb", dict(learning_rate=1e-4, weight_decay=0.01), (("gwmv", ""), ("g", "wmv"))),
+    Rule(
+        "lars",
+        "Momentum",
+        dict(learning_rate=1e-1, momentum=0.9, weight_decay=1e-4),
+        (("gw", ""), ("g", "wm")),
+        wrap={},
     ),
-    "adafactor": Rule(
+    Rule(
+        "adafactor",
         "AdaFactor",
-        dict(learning_rate=1e-4, relative_step=False, scale_parameter=False, beta1=0.0),
+        dict(learning_rate=1e-4, relative_step=False, beta1=0.0),
         (("g", ""), ("gw", ""), ("g", "w")),
         columns=100,
     ),
-    "adafactor_momentum": Rule(
+    Rule(
+        "adafactor_momentum",
         "AdaFactor",
-        dict(learning_rate=1e-4, relative_step=False, scale_parameter=False, beta1=0.9),
+        dict(learning_rate=1e-4, relative_step=False, beta1=0.9),
         (("g", ""), ("gw", ""), ("g", "wm")),
         columns=100,
     ),
-}
+]
+RULES = {rule.name: rule for rule in RULES}
 SIZES = {"1e3": 10**3, "1e5": 10**5, "1e7": 10**7}
 # of the goals of speed
 FIVE = ("adam", "adam_weight_decay", "momentum", "adagrad", "rmsprop")
@@ -118,19 +126,22 @@ def stream(rule, sizes, dtype="float32"):
     return "stream", dict(passes=rule.passes, sizes=tuple(sizes), dtype=dtype)
 
 
-def _workload(name, size, dtype="float32"):
-    rule, n = RULES[name], SIZES[size]
+def _workload(rule, size, dtype="float32", suffix=""):
+    n = SIZES[size]
     shape = (n // rule.columns, rule.columns) if rule.columns else (n,)
     return Workload(
         "dense",
-        name,
-        size if dtype == "float32" else f"{size}, {dtype}",
+        rule.name,
+        size + suffix,
         partial(make_run, rule, [shape], dtype),
         stream(rule, [n], dtype),
         n,
-        quick=size == "1e5" or (size == "1e3" and name in FIVE),
+        quick=size == "1e5" or (size == "1e3" and rule.name in FIVE),
     )
 
 
-WORKLOADS = [_workload(name, size) for name in RULES for size in SIZES]
-WORKLOADS += [_workload("adam", "1e7", dtype) for dtype in ("float16", "bfloat16", "float64")]
+WORKLOADS = [_workload(rule, size) for rule in RULES.values() for size in SIZES]
+WORKLOADS += [_workload(RULES["adam"], "1e7", dtype, f", {dtype}") for dtype in ("float16", "bfloat16", "float64")]
+# RMSProp's default: a moment that is kept though it does nothing; others have none
+PLAIN_RMSPROP = replace(RULES["rmsprop"], arguments=dict(learning_rate=1e-4))
+WORKLOADS += [_workload(PLAIN_RMSPROP, size, suffix=", momentum 0") for size in SIZES]

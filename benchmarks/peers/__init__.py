@@ -1,0 +1,1 @@
+"""Those who do the same work. A package is imported where its peer is made."""
