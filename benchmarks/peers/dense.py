@@ -1,6 +1,6 @@
 """Optimizers of other packages, and NumPy expressions of the rules.
 
-They take lists of tensors: `many` has them too. Where no other package has a rule in the same form, NumPy is alone: FTRL
+They take lists of tensors: `many` has them too. Where no other package has a rule in this form, NumPy is alone: FTRL
 with a free power, Adam with Nesterov's momentum (elsewhere NAdam, which has a schedule for beta1), ProximalAdagrad.
 LAMB and LARS are in `pipeline`. 16-bit parameters have no peer: the moments of the others have 16 bits then.
 """
@@ -295,9 +295,11 @@ def set_torch_slots(optimizer, tensors, slots):
 def torch_peers():
     """Return torch in its modes."""
     fused = [name for name, (*_, fused) in TORCH.items() if fused]
+    # its foreach form of Nesterov's momentum is left out because it overwrites the gradients
+    foreach = [name for name in TORCH if "nesterov" not in name]
     return [
         Peer("torch", "torch", partial(by_torch, foreach=False), TORCH),
-        Peer("torch foreach", "torch", partial(by_torch, foreach=True), TORCH),
+        Peer("torch foreach", "torch", partial(by_torch, foreach=True), foreach),
         Peer("torch fused", "torch", partial(by_torch, fused=True), fused),
     ]
 
@@ -379,12 +381,11 @@ def by_keras(run, threads, **mode):
 
 # ---- MindSpore
 
-# the rules whose CPU kernels it has, and that do what its documentation says
+# The rules that it has on CPU. momentum_nesterov is left out because its result is wrong: it is plain momentum.
 MINDSPORE = (
     "sgd",
     "sgd_momentum",
     "momentum",
-    "momentum_nesterov",
     "adam",
     "adam_weight_decay",
     "adagrad",

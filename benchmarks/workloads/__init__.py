@@ -1,11 +1,14 @@
 """What is measured: work of optimcore, without those it is compared with. `WORKLOADS` has all of it by id."""
 
-from . import dense
+from . import dense, many, overhead, pipeline
 from .workload import Run, Workload
 
 __all__ = ["WORKLOADS", "Run", "Workload"]
 
 MODULES = [
     dense,
+    many,
+    overhead,
+    pipeline,
 ]
 WORKLOADS = {workload.id: workload for module in MODULES for workload in module.WORKLOADS}
