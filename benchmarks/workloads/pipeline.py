@@ -4,6 +4,7 @@ Momentum comes with all that a mixed-precision recipe does to gradients: unscale
 centralize those of convolutions. LAMB and LARS take theirs as they are.
 """
 
+from dataclasses import replace
 from functools import partial
 from math import prod
 
@@ -51,7 +52,8 @@ def make_momentum():
         dict(params=[p for p in named if p.ndim != 4], weight_decay=DECAY),
         dict(order_params=named),
     ]
-    rule = RULES["momentum"]
+    # a norm of 1 among so many elements leaves little: a smaller rate would round to nothing
+    rule = replace(RULES["momentum"], arguments=dict(learning_rate=1.0, momentum=0.9))
     optimizer = optimcore.Momentum(groups, **rule.arguments, loss_scale=LOSS_SCALE)
     optimizer.max_grad_norm = MAX_NORM
     return Run(
