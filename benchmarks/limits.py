@@ -210,16 +210,22 @@ class Limit:
     ----------
     limit : tuple
         See the module.
-    threads : int
+    threads : int, default 1
         How many take part.
     """
 
-    def __init__(self, limit, threads):
+    def __init__(self, limit, threads=1):
         name, arguments = limit
         self.loop = LIMITS[name](**arguments)
+        self.best = {}  # by threads: how far ahead, and how many calls in a row
+        self.use(threads)
+
+    def use(self, threads):
+        """Set the number of threads."""
         self.loop.job.threads = threads
-        self.repeats = 1
-        self.ahead = self._best_ahead()
+        if threads not in self.best:
+            self.best[threads] = self._find_best()
+        self.loop.job.ahead, self.repeats = self.best[threads]
 
     def _once(self):
         """Return the seconds of one call, by as many in a row as the clock needs."""
@@ -228,17 +234,17 @@ class Limit:
             raise RuntimeError("no threads to be had")
         return seconds / self.repeats
 
-    def _best_ahead(self):
+    def _find_best(self):
+        self.repeats = 1
         while self._once() * self.repeats < 1e-4:
             self.repeats *= 2
         times = {}
         for ahead in 2 * self.loop.aheads:
             self.loop.job.ahead = ahead
-            times.setdefault(ahead, []).extend(self._once() for _ in range(4))
-        self.loop.job.ahead = min(times, key=lambda ahead: min(times[ahead]))
-        return self.loop.job.ahead
+            times[ahead] = min([times.get(ahead, 1e9), *(self._once() for _ in range(3))])
+        return min(times, key=times.get), self.repeats
 
-    def sample(self, budget=0.05, least=5):
+    def sample(self, budget=0.03, least=5):
         """Return the seconds of one call, as often as the budget of seconds allows."""
         times = [self._once() for _ in range(least)]
         more = int(budget / max(sum(times) / least * self.repeats, 1e-9)) - least

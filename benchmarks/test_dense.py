@@ -17,6 +17,7 @@ def test_dense(measure, workload, threads):
 
 @parametrize(FLOAT32, PEERS)
 def test_peer(measure, workload, peer, peer_threads):
-    """The time of a peer, which agrees."""
-    assert_agreement(workload, peer, peer_threads)
+    """The time of a peer, which agrees; on the tensor of 1e5 if that is smaller."""
+    smaller = workload.id.replace("/1e7", "/1e5")
+    assert_agreement(WORKLOADS[smaller], peer, peer_threads)
     measure(workload, peer.make(workload.make(), peer_threads).step, peer_threads, who=peer.name)

@@ -17,7 +17,7 @@ class Rule:
     """A rule: the class with its arguments, and what each of its passes over the tensor reads and updates.
 
     A pass is a pair of letters for arrays, those that it only reads and those that it updates; `w` and `g` have the
-    dtype of the parameter, all others are slots. Of reductions, only those count that need a pass of their own.
+    dtype of the parameter, the slots are m, v and h. Of reductions, only those count that need a pass of their own.
     """
 
     name: str
@@ -37,8 +37,8 @@ class Rule:
 # The learning rates are so small that nothing overflows, however often a step is repeated with one gradient.
 RULES = [
     Rule("sgd", "SGD", dict(learning_rate=1e-4), (("g", "w"),)),
-    Rule("sgd_momentum", "SGD", dict(learning_rate=1e-4, momentum=0.9), (("g", "wa"),)),
-    Rule("sgd_nesterov", "SGD", dict(learning_rate=1e-4, momentum=0.9, nesterov=True), (("g", "wa"),)),
+    Rule("sgd_momentum", "SGD", dict(learning_rate=1e-4, momentum=0.9), (("g", "wm"),)),
+    Rule("sgd_nesterov", "SGD", dict(learning_rate=1e-4, momentum=0.9, nesterov=True), (("g", "wm"),)),
     Rule("momentum", "Momentum", dict(learning_rate=1e-4, momentum=0.9), (("g", "wm"),)),
     Rule("momentum_nesterov", "Momentum", dict(learning_rate=1e-4, momentum=0.9, use_nesterov=True), (("g", "wm"),)),
     Rule("adam", "Adam", dict(learning_rate=1e-4), (("g", "wmv"),)),
@@ -46,16 +46,16 @@ RULES = [
     Rule("adam_amsgrad", "Adam", dict(learning_rate=1e-4, use_amsgrad=True), (("g", "wmvh"),)),
     Rule("adam_weight_decay", "AdamWeightDecay", dict(learning_rate=1e-4, weight_decay=0.01), (("g", "wmv"),)),
     Rule("adamax", "AdaMax", dict(learning_rate=1e-4), (("g", "wmv"),)),
-    Rule("adagrad", "Adagrad", dict(learning_rate=1e-4), (("g", "wa"),)),
-    Rule("adagrad_frozen", "Adagrad", dict(learning_rate=1e-4, update_slots=False), (("ga", "w"),)),
-    Rule("adadelta", "Adadelta", dict(learning_rate=1e-4), (("g", "wau"),)),
-    Rule("asgd", "ASGD", dict(learning_rate=1e-4), (("g", "wa"),)),
-    Rule("rprop", "Rprop", dict(learning_rate=1e-4), (("g", "wps"),)),
-    Rule("ftrl", "FTRL", dict(learning_rate=1e-4, l1=1e-3, l2=1e-3), (("g", "wal"),)),
-    Rule("ftrl_power", "FTRL", dict(learning_rate=1e-4, lr_power=-0.4, l1=1e-3, l2=1e-3), (("g", "wal"),)),
-    Rule("proximal_adagrad", "ProximalAdagrad", dict(learning_rate=1e-4, l1=1e-3, l2=1e-3), (("g", "wa"),)),
-    Rule("rmsprop", "RMSProp", dict(learning_rate=1e-4, momentum=0.9), (("g", "wsm"),)),
-    Rule("rmsprop_centered", "RMSProp", dict(learning_rate=1e-4, momentum=0.9, centered=True), (("g", "wsma"),)),
+    Rule("adagrad", "Adagrad", dict(learning_rate=1e-4), (("g", "wm"),)),
+    Rule("adagrad_frozen", "Adagrad", dict(learning_rate=1e-4, update_slots=False), (("gm", "w"),)),
+    Rule("adadelta", "Adadelta", dict(learning_rate=1e-4), (("g", "wmv"),)),
+    Rule("asgd", "ASGD", dict(learning_rate=1e-4), (("g", "wm"),)),
+    Rule("rprop", "Rprop", dict(learning_rate=1e-4), (("g", "wmv"),)),
+    Rule("ftrl", "FTRL", dict(learning_rate=1e-4, l1=1e-3, l2=1e-3), (("g", "wmv"),)),
+    Rule("ftrl_power", "FTRL", dict(learning_rate=1e-4, lr_power=-0.4, l1=1e-3, l2=1e-3), (("g", "wmv"),)),
+    Rule("proximal_adagrad", "ProximalAdagrad", dict(learning_rate=1e-4, l1=1e-3, l2=1e-3), (("g", "wm"),)),
+    Rule("rmsprop", "RMSProp", dict(learning_rate=1e-4, momentum=0.9), (("g", "wmv"),)),
+    Rule("rmsprop_centered", "RMSProp", dict(learning_rate=1e-4, momentum=0.9, centered=True), (("g", "wmvh"),)),
     Rule("lamb", "Lamb", dict(learning_rate=1e-4, weight_decay=0.01), (("gwmv", ""), ("g", "wmv"))),
     Rule(
         "lars",
@@ -140,7 +140,7 @@ def _workload(rule, size, dtype="float32", suffix=""):
     )
 
 
-WORKLOADS = [_workload(rule, size) for rule in RULES.values() for size in SIZES]
+WORKLOADS = [_workload(rule, size) for size in SIZES for rule in RULES.values()]
 WORKLOADS += [_workload(RULES["adam"], "1e7", dtype, f", {dtype}") for dtype in ("float16", "bfloat16", "float64")]
 # RMSProp's default: a moment that is kept though it does nothing; others have none
 PLAIN_RMSPROP = replace(RULES["rmsprop"], arguments=dict(learning_rate=1e-4))
