@@ -1,0 +1,58 @@
+"""The process that the gate measures: it makes and calls workloads as its parent says, one line a request, one an answer.
+
+It runs in the virtual environment of one revision, on the workloads that lie beside this file.
+
+    make ID     build the workload, call it until it is warm; answer: seconds of a call, or an error
+    run N       call it once, then N times; answer: seconds of one of the N calls
+"""
+
+import gc
+import sys
+from time import perf_counter
+
+import optimcore
+from workloads import WORKLOADS
+
+WARM = 0.02  # seconds of calls before anything counts: caches, pages, and the interpreter's specialized instructions
+
+
+def time_calls(step, calls):
+    """Return the mean seconds of a call."""
+    start = perf_counter()
+    for _ in range(calls):
+        step()
+    return (perf_counter() - start) / calls
+
+
+def warm(step):
+    """Call for some time; return the seconds of the fastest call."""
+    times = [time_calls(step, 1) for _ in range(3)]
+    while sum(times) < WARM:
+        times.append(time_calls(step, 1))
+    return min(times)
+
+
+def main():
+    """Serve until the input ends."""
+    if not optimcore.__file__.startswith(sys.prefix):
+        raise SystemExit(f"optimcore comes from {optimcore.__file__}, not from {sys.prefix}")
+    gc.disable()
+    run = None
+    for line in sys.stdin:
+        request, argument = line.rstrip("\n").split(" ", 1)
+        try:
+            if request == "make":
+                run = None  # free the last one's memory first
+                gc.collect()
+                run = WORKLOADS[argument].make()
+                answer = warm(run.step)
+            else:
+                run.step()  # the other process has had the cache
+                answer = time_calls(run.step, int(argument))
+        except Exception as error:
+            answer = f"{type(error).__name__}: {error}".replace("\n", " ")
+        print(answer, flush=True)
+
+
+if __name__ == "__main__":
+    main()
