@@ -1,7 +1,7 @@
 """Virtual environments with optimcore as it was, or is, at a revision.
 
-A revision is built with the Cython, setuptools and compiler of the running Python, so that two revisions differ in nothing
-else. Wheels are kept in ``$XDG_CACHE_HOME/optimcore-gate``, under what they were built from and with.
+A revision is built with the Cython, setuptools and compiler of the running Python, so that two revisions differ in
+nothing else. Wheels are kept in ``$XDG_CACHE_HOME/optimcore-gate``, under what they were built from and with.
 """
 
 import hashlib
@@ -50,7 +50,9 @@ def default_base():
     """
     head = run("git", "rev-parse", "HEAD")
     for main in ("main", "origin/main"):
-        if not subprocess.run(["git", "rev-parse", "-q", "--verify", main], cwd=TOP, stdout=subprocess.DEVNULL).returncode:
+        if not subprocess.run(
+            ["git", "rev-parse", "-q", "--verify", main], cwd=TOP, stdout=subprocess.DEVNULL
+        ).returncode:
             base = run("git", "merge-base", "HEAD", main)
             if base != head:
                 return base

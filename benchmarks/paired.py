@@ -1,8 +1,9 @@
 """Is the change in a set of paired measurements beyond their noise? The test of Wilcoxon, without SciPy.
 
-One value stands for one pair of processes: the logarithm of (time of the revision / time of the base). What noise does to
-both processes alike cancels; what it does to one of them is as likely to hit the base as the revision, so that the values
-of two equal revisions lie symmetrically around 0. That is all that the test assumes: neither normal values nor equal spread.
+One value stands for one pair of processes: the logarithm of (time of the revision / time of the base). What noise does
+to both processes alike cancels; what it does to one of them is as likely to hit the base as the revision, so that the
+values of two equal revisions lie symmetrically around 0. That is all that the test assumes: neither normal values nor
+equal spread.
 """
 
 import math
@@ -30,7 +31,7 @@ class Comparison:
 
 
 def rank_sums(n):
-    """Return how likely each value 0 ... n (n + 1) / 2 of the sum of signed ranks is, if signs come from a fair coin."""
+    """Return how likely each sum 0 ... n (n + 1) / 2 is, of ranks 1 ... n that a fair coin chooses."""
     ways = [1]
     for rank in range(1, n + 1):
         longer = ways + [0] * rank

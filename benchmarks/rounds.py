@@ -1,7 +1,8 @@
-"""The process that the gate measures: it makes and calls workloads as its parent says, one line a request, one an answer.
+"""The process that the gate measures: it makes and calls workloads as its parent says, in lines of text.
 
 It runs in the virtual environment of one revision, on the workloads that lie beside this file.
 
+    list        answer: ids of the gate's workloads, separated by tabs
     make ID     build the workload, call it until it is warm; answer: seconds of a call, or an error
     run N       call it once, then N times; answer: seconds of one of the N calls
 """
@@ -10,8 +11,9 @@ import gc
 import sys
 from time import perf_counter
 
-import optimcore
 from workloads import WORKLOADS
+
+import optimcore
 
 WARM = 0.02  # seconds of calls before anything counts: caches, pages, and the interpreter's specialized instructions
 
@@ -39,9 +41,11 @@ def main():
     gc.disable()
     run = None
     for line in sys.stdin:
-        request, argument = line.rstrip("\n").split(" ", 1)
+        request, _, argument = line.rstrip("\n").partition(" ")
         try:
-            if request == "make":
+            if request == "list":
+                answer = "\t".join(name for name, workload in WORKLOADS.items() if workload.quick)
+            elif request == "make":
                 run = None  # free the last one's memory first
                 gc.collect()
                 run = WORKLOADS[argument].make()

@@ -1,0 +1,205 @@
+"""Tell whether the working tree is slower than a base revision, on a machine that may be noisy.
+
+Usage: python benchmarks/gate.py [--base REV]                             time, compared with the base
+       python benchmarks/gate.py --instructions [--update] [--base REV]   instructions, compared with the table
+
+Exits with 1 if something is slower. Two revisions are built and installed into two virtual environments; the workloads
+are those of the working tree, for both.
+
+Time. Processes of both revisions live side by side on one CPU and are called in turn: base, revision, revision, base,
+a few milliseconds each, so that what the machine does hits neighbours alike. The median of the log ratios of neighbours
+is one value for this pair of processes. Where a process has its memory and code can cost some percent for as long as it
+lives: hence many pairs, a fresh one for each value. All workloads are screened with some pairs; those that seem changed
+are measured anew with more, and it is these values alone that decide (see `paired`).
+
+Instructions. Callgrind counts those of one call, for the ISA builds that it can run. See `instructions`.
+"""
+
+import argparse
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import builds
+import instructions
+import paired
+
+HERE = Path(__file__).resolve().parent
+SCREEN, CONFIRM = 10, 30  # pairs of processes
+SHARE = 0.06  # seconds of measurement for a workload and a pair
+BLOCK = 0.003  # seconds of calls between two changes of the side
+LONGEST = 90  # seconds that the confirmation takes at most, however much has changed
+
+
+class Side:
+    """A process of one revision."""
+
+    def __init__(self, python):
+        # the size of the environment moves the stack, and with it what depends on its alignment
+        environment = builds.environment() | {"PADDING": "x" * random.randrange(4096)}
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen([python, HERE / "rounds.py"], **pipes)
+
+    def ask(self, request):
+        """Send a line; return the answer."""
+        try:
+            self.process.stdin.write(f"{request}\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            raise SystemExit(f"{self.process.args[0]} ended at: {request}")
+        return answer.rstrip("\n")
+
+    def seconds(self, request):
+        """Send a line; return the seconds that come back. ValueError with its message if the workload fails."""
+        return float(self.ask(request))
+
+    def close(self):
+        """End the process."""
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def quick_workloads(python, text):
+    """Return the ids that the gate has, those with `text` in them."""
+    side = Side(python)
+    names = side.ask("list").split("\t")
+    side.close()
+    return [name for name in names if text in name]
+
+
+def measure_pair(sides, names, share, failures):
+    """Return {name: log ratio} from one pair of processes.
+
+    Parameters
+    ----------
+    sides : list of Side
+        Base and revision.
+    names : list of str
+        Workloads, in the order to take them.
+    share : float
+        Seconds for each.
+    failures : dict
+        Receives {name: (side, message)} for workloads that cannot be run.
+    """
+    values = {}
+    for name in names:
+        seconds = []
+        for i in random.sample([0, 1], 2):
+            try:
+                seconds.append(sides[i].seconds(f"make {name}"))
+            except ValueError as error:
+                failures[name] = (i, str(error))
+        if name not in failures:
+            request = f"run {max(1, round(BLOCK / min(seconds)))}"
+            ratios, end = [], time.perf_counter() + share
+            while time.perf_counter() < end or len(ratios) < 4:
+                base, new, new_again, base_again = (sides[i].seconds(request) for i in (0, 1, 1, 0))
+                ratios += [math.log(new / base), math.log(new_again / base_again)]
+            values[name] = median(ratios)
+    return values
+
+
+def measure(pythons, names, pairs, share, failures):
+    """Return {name: [log ratio of each pair of processes]}."""
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    values = {name: [] for name in names}
+    for pair in range(pairs):
+        if cpus:
+            os.sched_setaffinity(0, {cpus[pair % len(cpus)]})  # children inherit it: both on one CPU, or they differ
+        sides = [None, None]
+        for i in random.sample([0, 1], 2):
+            sides[i] = Side(pythons[i])
+        order = random.sample([n for n in names if n not in failures], len(names) - len(failures.keys() & set(names)))
+        for name, value in measure_pair(sides, order, share, failures).items():
+            values[name].append(value)
+        for side in sides:
+            side.close()
+        progress(f"pair {pair + 1} of {pairs}")
+    if cpus:
+        os.sched_setaffinity(0, cpus)
+    return {name: found for name, found in values.items() if name not in failures}
+
+
+def progress(text):
+    """Show a line that the next one replaces, on a terminal only."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def compare_times(pythons, options):
+    """Measure, print the table, and return whether nothing is slower and nothing fails."""
+    names, failures = quick_workloads(pythons[1], options.only), {}
+    screened = measure(pythons, names, SCREEN, SHARE, failures)
+    suspicious = paired.suspects(screened, options.effect)
+    share = min(4 * SHARE, LONGEST / (CONFIRM * max(1, len(suspicious))))
+    confirmed = measure(pythons, suspicious, CONFIRM, share, failures) if suspicious else {}
+    progress("")
+    found = paired.compare(confirmed, options.confidence, options.effect)
+    first = paired.compare(screened, options.confidence, math.inf)
+    print(f"{'workload':44} {'time / base':>11}   {options.confidence:.0%} interval    verdict")
+    for name, screening in first.items():
+        c = found.get(name, screening)
+        confirmation = "" if name not in found else f" (screened: {screening.ratio:.3f})"
+        print(f"{name:44} {c.ratio:11.3f}   {c.low:.3f} to {c.high:.3f}   {c.verdict}{confirmation}")
+    for name, (side, message) in failures.items():
+        print(f"{name:44} {'new: the base cannot run it' if side == 0 else 'fails'}: {message}")
+    return all(c.verdict != "slower" for c in found.values()) and all(side == 0 for side, _ in failures.values())
+
+
+def compare_instructions(wheels, options):
+    """Count, print the table, and return whether every count is within the band."""
+    with tempfile.TemporaryDirectory() as folder:
+        python = builds.make_environment(f"{folder}/new", wheels["new"]())
+        names = quick_workloads(python, options.only)
+        new = instructions.count(python, names, folder)
+        if options.update:
+            instructions.write(new)
+            return True
+        table = instructions.read()
+        differing = instructions.differing(table["made with"], new["made with"])
+        if differing:
+            print(f"{instructions.TABLE.name} was made elsewhere ({differing}): the base is counted instead")
+            table = instructions.count(builds.make_environment(f"{folder}/base", wheels["base"]()), names, folder)
+    if options.only:
+        table["counts"] = {key: n for key, n in table["counts"].items() if options.only in key}
+    lines, good = instructions.compare(table["counts"], new["counts"], exact=not differing)
+    print("\n".join(lines))
+    return good
+
+
+def main():
+    """Return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--base", help="default: where the branch left main; on main, HEAD if files changed, else HEAD~"
+    )
+    parser.add_argument("--instructions", action="store_true", help="count instructions instead of measuring time")
+    parser.add_argument("--update", action="store_true", help="write what --instructions counts into the table")
+    parser.add_argument("--only", default="", metavar="TEXT", help="workloads with this in their id")
+    parser.add_argument("--confidence", type=float, default=0.99, help="of all verdicts together (%(default)s)")
+    parser.add_argument("--effect", type=float, default=0.03, help="least change that counts (%(default)s)")
+    options = parser.parse_args()
+    base = options.base or builds.default_base()
+    wheels = {
+        "base": lambda: builds.build_wheel(builds.tree_of(base)),
+        "new": lambda: builds.build_wheel(builds.working_tree()),
+    }
+    if options.instructions:
+        return not compare_instructions(wheels, options)
+    print(f"base: {base} = {builds.run('git', 'log', '-1', '--format=%h %s', base)}")
+    with tempfile.TemporaryDirectory() as folder:
+        pythons = [builds.make_environment(f"{folder}/{side}", wheels[side]()) for side in ("base", "new")]
+        return not compare_times(pythons, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
