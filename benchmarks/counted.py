@@ -1,8 +1,8 @@
 """The process whose instructions are counted. Usage, under callgrind: python counted.py LIBRARY ID...
 
 Two stretches of calls are dumped, with n and with 2 n calls: what both have in common cancels, and the difference is n
-calls. A garbage collection would not cancel, so there is none. CPython specializes its instructions by the types that it has
-seen: every workload has a fork of its own, or its count would depend on those before it.
+calls. A garbage collection would not cancel, so there is none. CPython specializes its instructions by the types that
+it has seen: every workload has a fork of its own, or its count would depend on those before it.
 """
 
 import ctypes

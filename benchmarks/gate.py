@@ -8,9 +8,10 @@ are those of the working tree, for both.
 
 Time. Processes of both revisions live side by side on one CPU and are called in turn: base, revision, revision, base,
 a few milliseconds each, so that what the machine does hits neighbours alike. The median of the log ratios of neighbours
-is one value for this pair of processes. Where a process has its memory and code can cost some percent for as long as it
-lives: hence many pairs, a fresh one for each value. All workloads are screened with some pairs; those that seem changed
-are measured anew with more, and it is these values alone that decide (see `paired`).
+is one value for this pair of processes. Where data lies in physical memory can cost some ten percent if it just fits
+into a cache, and where code lies, some percent: hence data is made several times, in many pairs of processes. All
+workloads are screened with some pairs; those that seem changed are measured anew with more, and it is these values
+alone that decide (see `paired`).
 
 Instructions. Callgrind counts those of one call, for the ISA builds that it can run. See `instructions`.
 """
@@ -22,7 +23,6 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 
@@ -32,9 +32,11 @@ import paired
 
 HERE = Path(__file__).resolve().parent
 SCREEN, CONFIRM = 10, 30  # pairs of processes
-SHARE = 0.06  # seconds of measurement for a workload and a pair
-BLOCK = 0.003  # seconds of calls between two changes of the side
-LONGEST = 90  # seconds that the confirmation takes at most, however much has changed
+BLOCK = 0.002  # seconds of calls between two changes of the side
+
+
+class WorkloadError(Exception):
+    """What a workload raised: number of the side, message."""
 
 
 class Side:
@@ -58,9 +60,13 @@ class Side:
             raise SystemExit(f"{self.process.args[0]} ended at: {request}")
         return answer.rstrip("\n")
 
-    def seconds(self, request):
-        """Send a line; return the seconds that come back. ValueError with its message if the workload fails."""
-        return float(self.ask(request))
+    def seconds(self, request, side):
+        """Send a line; return the seconds that come back. WorkloadError if the workload fails."""
+        answer = self.ask(request)
+        try:
+            return float(answer)
+        except ValueError:
+            raise WorkloadError(side, answer) from None
 
     def close(self):
         """End the process."""
@@ -76,7 +82,7 @@ def quick_workloads(python, text):
     return [name for name in names if text in name]
 
 
-def measure_pair(sides, names, share, failures):
+def measure_pair(sides, names, makes, failures):
     """Return {name: log ratio} from one pair of processes.
 
     Parameters
@@ -85,45 +91,48 @@ def measure_pair(sides, names, share, failures):
         Base and revision.
     names : list of str
         Workloads, in the order to take them.
-    share : float
-        Seconds for each.
+    makes : int
+        How many times the data is made: each time, it lies elsewhere.
     failures : dict
         Receives {name: (side, message)} for workloads that cannot be run.
     """
     values = {}
     for name in names:
-        seconds = []
-        for i in random.sample([0, 1], 2):
-            try:
-                seconds.append(sides[i].seconds(f"make {name}"))
-            except ValueError as error:
-                failures[name] = (i, str(error))
-        if name not in failures:
-            request = f"run {max(1, round(BLOCK / min(seconds)))}"
-            ratios, end = [], time.perf_counter() + share
-            while time.perf_counter() < end or len(ratios) < 4:
-                base, new, new_again, base_again = (sides[i].seconds(request) for i in (0, 1, 1, 0))
-                ratios += [math.log(new / base), math.log(new_again / base_again)]
-            values[name] = median(ratios)
+        try:
+            values[name] = median(ratio for _ in range(makes) for ratio in neighbours(sides, name))
+        except WorkloadError as error:
+            failures[name] = error.args
     return values
 
 
-def measure(pythons, names, pairs, share, failures):
+def neighbours(sides, name):
+    """Make the data of both sides, and return log ratios of neighbouring blocks of calls."""
+    seconds = {i: sides[i].seconds(f"make {name}", i) for i in random.sample([0, 1], 2)}
+    request = f"run {max(1, round(BLOCK / min(seconds.values())))}"
+    ratios = []
+    for first in random.sample([0, 1], 2):
+        blocks = [(i, math.log(sides[i].seconds(request, i))) for i in (first, 1 - first, 1 - first, first)]
+        for (i, one), (_, other) in (blocks[:2], blocks[2:]):
+            ratios.append(one - other if i else other - one)
+    return ratios
+
+
+def measure(pythons, names, pairs, makes, failures):
     """Return {name: [log ratio of each pair of processes]}."""
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     values = {name: [] for name in names}
     for pair in range(pairs):
+        progress(f"pair {pair + 1} of {pairs}, {len(names)} workloads")
         if cpus:
-            os.sched_setaffinity(0, {cpus[pair % len(cpus)]})  # children inherit it: both on one CPU, or they differ
+            os.sched_setaffinity(0, {cpus[pair // 2 % len(cpus)]})  # inherited: both on one CPU, for CPUs differ
         sides = [None, None]
-        for i in random.sample([0, 1], 2):
+        for i in (pair % 2, 1 - pair % 2):  # the one that is started first was found to be up to 2 % slower
             sides[i] = Side(pythons[i])
-        order = random.sample([n for n in names if n not in failures], len(names) - len(failures.keys() & set(names)))
-        for name, value in measure_pair(sides, order, share, failures).items():
+        remaining = [name for name in names if name not in failures]
+        for name, value in measure_pair(sides, random.sample(remaining, len(remaining)), makes, failures).items():
             values[name].append(value)
         for side in sides:
             side.close()
-        progress(f"pair {pair + 1} of {pairs}")
     if cpus:
         os.sched_setaffinity(0, cpus)
     return {name: found for name, found in values.items() if name not in failures}
@@ -138,17 +147,17 @@ def progress(text):
 def compare_times(pythons, options):
     """Measure, print the table, and return whether nothing is slower and nothing fails."""
     names, failures = quick_workloads(pythons[1], options.only), {}
-    screened = measure(pythons, names, SCREEN, SHARE, failures)
+    screened = measure(pythons, names, SCREEN, 3, failures)
     suspicious = paired.suspects(screened, options.effect)
-    share = min(4 * SHARE, LONGEST / (CONFIRM * max(1, len(suspicious))))
-    confirmed = measure(pythons, suspicious, CONFIRM, share, failures) if suspicious else {}
+    makes = 6 if len(suspicious) <= 8 else 2  # a change of everything shows without much care
+    confirmed = measure(pythons, suspicious, CONFIRM, makes, failures) if suspicious else {}
     progress("")
     found = paired.compare(confirmed, options.confidence, options.effect)
-    first = paired.compare(screened, options.confidence, math.inf)
     print(f"{'workload':44} {'time / base':>11}   {options.confidence:.0%} interval    verdict")
-    for name, screening in first.items():
+    for name, values in screened.items():
+        screening = paired.compare({name: values}, options.confidence, math.inf)[name]
         c = found.get(name, screening)
-        confirmation = "" if name not in found else f" (screened: {screening.ratio:.3f})"
+        confirmation = f" (screened: {screening.ratio:.3f})" if name in found else ""
         print(f"{name:44} {c.ratio:11.3f}   {c.low:.3f} to {c.high:.3f}   {c.verdict}{confirmation}")
     for name, (side, message) in failures.items():
         print(f"{name:44} {'new: the base cannot run it' if side == 0 else 'fails'}: {message}")

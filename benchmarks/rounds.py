@@ -15,7 +15,7 @@ from workloads import WORKLOADS
 
 import optimcore
 
-WARM = 0.02  # seconds of calls before anything counts: caches, pages, and the interpreter's specialized instructions
+WARM = 0.004  # seconds of calls before anything counts: caches, pages, and the interpreter's specialized instructions
 
 
 def time_calls(step, calls):
