@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-__all__ = ["Peer", "assert_agreement", "parametrize"]
+__all__ = ["Peer", "assert_agreement", "assert_same_result", "parametrize"]
 
 
 @dataclass(frozen=True)
@@ -73,3 +73,10 @@ def assert_agreement(workload, peer, threads=1, steps=2):
         movement = np.linalg.norm(ours - before)
         error = np.linalg.norm(ours - np.asarray(theirs, np.float64)) / movement
         assert error <= peer.tolerance, f"{peer.name} moves array {i} of {workload.id} differently: {error:.2g}"
+
+
+def assert_same_result(workload, peer, threads=1):
+    """Raise AssertionError unless the peer returns what optimcore does, but for another order of sums."""
+    for ours, theirs in zip(workload.make().result(), peer.make(workload.make(), threads).result(), strict=True):
+        scale = np.abs(ours).max(initial=1) if ours.dtype.kind == "f" else 0
+        np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-4 * scale, err_msg=f"{peer.name}: {workload.id}")

@@ -1,6 +1,6 @@
 """What is measured: work of optimcore, without those it is compared with. `WORKLOADS` has all of it by id."""
 
-from . import dense, many, overhead, pipeline
+from . import dense, many, merge, overhead, pipeline, rows, unique
 from .workload import Run, Workload
 
 __all__ = ["WORKLOADS", "Run", "Workload"]
@@ -10,5 +10,8 @@ MODULES = [
     many,
     overhead,
     pipeline,
+    unique,
+    merge,
+    rows,
 ]
 WORKLOADS = {workload.id: workload for module in MODULES for workload in module.WORKLOADS}

@@ -1,0 +1,19 @@
+"""Steps with gradients of rows, beside the limit, NumPy and what else there is."""
+
+import pytest
+from peers.peer import assert_agreement, parametrize
+from peers.rows import PEERS
+from workloads.rows import WORKLOADS
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.id)
+def test_rows(measure, workload, threads):
+    """The time of optimcore."""
+    measure(workload, workload.make().step, threads, limit=True)
+
+
+@parametrize(WORKLOADS, PEERS)
+def test_peer(measure, workload, peer, peer_threads):
+    """The time of a peer, which agrees."""
+    assert_agreement(workload, peer, peer_threads)
+    measure(workload, peer.make(workload.make(), peer_threads).step, peer_threads, who=peer.name)
