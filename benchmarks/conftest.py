@@ -17,6 +17,7 @@ ROUND = 2e-5  # seconds that a round takes at least, so that the clock is no mat
 LEAST_ROUNDS, MOST_ROUNDS = 5, 2000
 BUDGET = 0.08  # seconds per measurement, if that makes LEAST_ROUNDS
 KEPT_LIMITS = 4
+SMALL = 10**6  # bytes: below, a second thread may not pay
 
 summary = []
 
@@ -113,11 +114,10 @@ def measure(benchmark):
         benchmark.extra_info.update(
             id=workload.id, who=who, threads=threads, elements=workload.elements, isa=isa.active_isa()
         )
-        loop = limit_of(workload, threads) if limit else None
-        times = [statistics.median(loop.sample())] if loop else []
+        loop = limit_of(workload) if limit else None
+        times = seconds_of_limit(loop, workload, threads)
         run(benchmark, step)
-        if loop:
-            times.append(statistics.median(loop.sample()))
+        times += seconds_of_limit(loop, workload, threads)
         note(benchmark, workload, times)
 
     return timed
@@ -126,7 +126,7 @@ def measure(benchmark):
 kept_limits = {}
 
 
-def limit_of(workload, threads):
+def limit_of(workload):
     """Return the limit of a workload, None if it has none or there is no compiler; the last four keep their arrays."""
     if not (workload.limit and limits.is_available()):
         return None
@@ -135,8 +135,17 @@ def limit_of(workload, threads):
     kept_limits[key] = limit  # now the latest
     if len(kept_limits) > KEPT_LIMITS:
         del kept_limits[next(iter(kept_limits))]
-    limit.use(threads)
     return limit
+
+
+def seconds_of_limit(limit, workload, threads):
+    """Return medians of the seconds of a limit, which may do with fewer threads where little is to be done."""
+    times = []
+    if limit is not None:
+        for count in range(1 if limits.traffic(workload.limit) < SMALL else threads, threads + 1):
+            limit.use(count)
+            times.append(statistics.median(limit.sample()))
+    return times
 
 
 def run(benchmark, step):
