@@ -94,7 +94,10 @@ def _pool():
 def normals(shape, dtype="float32", start=0):
     """Return a new array of normal numbers; another `start` gives others."""
     size = int(np.prod(shape))
-    return np.resize(_pool()[start:], size).reshape(shape).astype(as_dtype(dtype), copy=False)
+    numbers = _pool()[start:]
+    # resize repeats them, but copies all of them first
+    numbers = numbers[:size].copy() if size <= len(numbers) else np.resize(numbers, size)
+    return numbers.reshape(shape).astype(as_dtype(dtype), copy=False)
 
 
 def as_dtype(name):
