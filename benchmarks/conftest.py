@@ -86,10 +86,25 @@ def cpu_name():
         return platform.processor() or platform.machine()
 
 
+@pytest.hookimpl(trylast=True)  # so that both follow each other, and need the data once
 def pytest_generate_tests(metafunc):
     """Measure with 1 and with 2 threads."""
     if "threads" in metafunc.fixturenames:
         metafunc.parametrize("threads", [1, 2], indirect=True)
+
+
+@pytest.fixture
+def run_once_made(workload):
+    """Return the Run of a workload; the next test of the same workload gets the same."""
+    return cached_run(workload.id)
+
+
+@lru_cache(maxsize=1)
+def cached_run(workload_id):
+    """Return the Run of the workload that was last asked for."""
+    from workloads import WORKLOADS
+
+    return WORKLOADS[workload_id].make()
 
 
 @pytest.fixture

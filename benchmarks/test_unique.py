@@ -7,13 +7,12 @@ from workloads.unique import WORKLOADS
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.id)
-def test_unique(measure, workload, threads):
+def test_unique(measure, workload, run_once_made, threads):
     """The time of optimcore."""
-    measure(workload, workload.make().step, threads, limit=True)
+    measure(workload, run_once_made.step, threads, limit=True)
 
 
 @parametrize(WORKLOADS, PEERS)
 def test_peer(measure, workload, peer, peer_threads):
     """The time of a peer, which agrees."""
-    assert_same_result(workload, peer, peer_threads)
-    measure(workload, peer.make(workload.make(), peer_threads).step, peer_threads, who=peer.name)
+    measure(workload, assert_same_result(workload, peer, peer_threads).step, peer_threads, who=peer.name)

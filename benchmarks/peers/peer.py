@@ -61,7 +61,7 @@ def mark_of(peer):
 
 
 def assert_agreement(workload, peer, threads=1, steps=2):
-    """Raise AssertionError unless a few steps of the peer move the arrays as optimcore's do."""
+    """Return a peer's Run after a few steps; AssertionError unless they move the arrays as optimcore's do."""
     own, other = workload.make(), peer.make(workload.make(), threads)
     start = [np.array(a, np.float64) for a in own.result()]
     for run in (own, other):
@@ -73,10 +73,13 @@ def assert_agreement(workload, peer, threads=1, steps=2):
         movement = np.linalg.norm(ours - before)
         error = np.linalg.norm(ours - np.asarray(theirs, np.float64)) / movement
         assert error <= peer.tolerance, f"{peer.name} moves array {i} of {workload.id} differently: {error:.2g}"
+    return other
 
 
 def assert_same_result(workload, peer, threads=1):
-    """Raise AssertionError unless the peer returns what optimcore does, but for another order of sums."""
-    for ours, theirs in zip(workload.make().result(), peer.make(workload.make(), threads).result(), strict=True):
+    """Return a peer's Run; AssertionError unless it returns what optimcore does, but for another order of sums."""
+    own, other = workload.make(), peer.make(workload.make(), threads)
+    for ours, theirs in zip(own.result(), other.result(), strict=True):
         scale = np.abs(ours).max(initial=1) if ours.dtype.kind == "f" else 0
         np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-4 * scale, err_msg=f"{peer.name}: {workload.id}")
+    return other
