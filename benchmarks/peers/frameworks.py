@@ -13,6 +13,7 @@ def torch(threads):
     import torch
 
     torch.set_num_threads(threads)
+    torch.sparse.check_sparse_tensor_invariants.disable()  # as is the default, but not without a warning
     return torch
 
 
