@@ -52,9 +52,11 @@ def _workload(pattern, count, width):
     )
 
 
+PLAIN = tuple(pattern for pattern in PATTERNS if pattern != "sorted")  # whose rows are merged like any others
 WORKLOADS = [
-    *(_workload(p, count, width) for count in ("1e4", "1e5") for width in (1, 16, 64, 128) for p in PATTERNS),
-    *(_workload(p, "1e6", width) for width in (1, 16) for p in PATTERNS),
+    *(_workload(p, count, width) for count in ("1e4", "1e5") for width in (1, 64, 128) for p in PLAIN),
+    *(_workload(p, count, 16) for count in COUNTS for p in PATTERNS),
     # more would not tell more, and take gigabytes
+    *(_workload(p, "1e6", 1) for p in PLAIN),
     *(_workload(p, "1e6", 64) for p in ("uniform", "zipf")),
 ]
