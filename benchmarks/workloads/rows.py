@@ -108,6 +108,7 @@ CASES = [
         for count in ("1e4", "1e5")
         for pattern in PATTERNS
         for name in ("lazy_adam", "ftrl", "adagrad")
+        if name == "lazy_adam" or not pattern.startswith("all")
     ),
     *(
         (name, pattern, count, 64)
@@ -116,7 +117,7 @@ CASES = [
         for name in ("lazy_adam", "ftrl", "adagrad")
     ),
     *(("lazy_adam", "zipf", count, 128) for count in ("1e4", "1e5")),
-    *((name, "uniform", "1e6", 16) for name in ("lazy_adam", "ftrl", "adagrad")),
+    ("lazy_adam", "uniform", "1e6", 16),
     *(("adam_catch_up", pattern, count, 16) for count in ("1e4", "1e5") for pattern in ("uniform", "zipf")),
     *(("adam", pattern, count, 16) for count in ("1e4", "1e5") for pattern in ("uniform", "zipf")),
     *((name, "zipf", "1e4", 64) for name in ("adam_catch_up", "adam")),
