@@ -1,9 +1,10 @@
 """Check that gcc vectorizes every element loop of every ISA build, at the full width of that ISA.
 
-Usage: python .ci/vectorization.py        (from the top of a checkout, with optimcore and Cython installed)
+Usage: python .ci/vectorization.py [FOLDER]       (from the top of a checkout, with optimcore and Cython installed)
 
-Each kernel module is compiled once more with the flags that it was built with, and gcc is asked which loops it
-vectorized. An element loop is an innermost loop that loads a parameter and its gradient.
+FOLDER holds the C files of a build that was done with OPTIMCORE_VECTOR_REPORT set, and what gcc then said of its loops:
+build/cython/optimcore/kernels. Without it each kernel module is compiled once more with the flags that it was built
+with. An element loop is an innermost loop that loads a parameter and its gradient.
 The loops of the rules in SCALAR_RULES are left out.
 """
 
@@ -44,23 +45,31 @@ def element_loops(c_file):
     return loops
 
 
-def vector_widths(c_file, flags):
-    """Compile and return {line: bytes of the widest vectors that its loop uses}."""
-    report = c_file.with_suffix(".txt")
+def compile_again(isa, folder):
+    """Write the C file of an ISA build into a folder, and gcc's report beside it."""
+    flags = import_module(f"optimcore.kernels._isa_{isa}").flags.split()
+    c_file = folder / f"_isa_{isa}.c"
+    subprocess.run(["cython", "-3", str(KERNELS / f"_isa_{isa}.pyx"), "-o", str(c_file)], check=True)
     command = ["gcc", *flags, "-fPIC", f"-I{KERNELS}", f"-I{sysconfig.get_path('include')}", "-c", str(c_file)]
+    report = c_file.with_suffix(".txt")
     subprocess.run([*command, "-o", "/dev/null", f"-fopt-info-vec-optimized={report}"], check=True)
+
+
+def vector_widths(c_file):
+    """Return {line: bytes of the widest vectors that its loop uses}."""
+    report = c_file.with_suffix(".txt").read_text()
     widths = {}
-    for line, width in re.findall(r":(\d+):\d+: optimized: loop vectorized using (\d+) byte", report.read_text()):
+    for name, line, width in re.findall(r"(\w+\.c):(\d+):\d+: optimized: loop vectorized using (\d+) byte", report):
+        if name != c_file.name:
+            continue
         widths[int(line)] = max(widths.get(int(line), 0), int(width))
     return widths
 
 
 def check(isa, folder):
     """Print the figures of one ISA build; return the number of loops that are not vectorized as they should be."""
-    flags = import_module(f"optimcore.kernels._isa_{isa}").flags.split()
     c_file = folder / f"_isa_{isa}.c"
-    subprocess.run(["cython", "-3", str(KERNELS / f"_isa_{isa}.pyx"), "-o", str(c_file)], check=True)
-    loops, widths = element_loops(c_file), vector_widths(c_file, flags)
+    loops, widths = element_loops(c_file), vector_widths(c_file)
     failed = [line for line in loops if widths.get(line, 0) < VECTOR_BYTES[isa]]
     print(f"{isa}: {len(loops) - len(failed)} of {len(loops)} loops vectorized with {VECTOR_BYTES[isa]} byte vectors")
     for line in failed:
@@ -68,10 +77,15 @@ def check(isa, folder):
     return len(failed) if loops else 1
 
 
-def main():
+def main(built=None):
+    isas = available_isas()
+    if built is not None:
+        return sum(check(isa, Path(built)) for isa in isas)
     with tempfile.TemporaryDirectory() as folder:
-        return sum(check(isa, Path(folder)) for isa in available_isas())
+        for isa in isas:
+            compile_again(isa, Path(folder))
+        return sum(check(isa, Path(folder)) for isa in isas)
 
 
 if __name__ == "__main__":
-    sys.exit(bool(main()))
+    sys.exit(bool(main(*sys.argv[1:])))
