@@ -23,7 +23,7 @@ def build(folder, name, code):
     (folder / f"{name}.pyx").write_text(code, encoding="utf-8")
     shutil.copy(EXAMPLE / "setup.py", folder)
     # speed is not tested; tests may have been started with a relative path
-    environment = {**os.environ, "CFLAGS": "-O1", "PYTHONPATH": optimcore.get_include()}
+    environment = {**os.environ, "CFLAGS": "-O0 -g0", "PYTHONPATH": optimcore.get_include()}
     command = [sys.executable, "setup.py", "build_ext", "--inplace"]
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr

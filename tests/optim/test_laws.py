@@ -65,9 +65,10 @@ def test_matches_reference_with_groups_decay_centralization_and_loss_scale(case,
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_same_bits_for_every_isa_and_thread_count(case, dtype, restore_runtime):
     rng = np.random.default_rng(3)
-    initial = {"conv": rng.standard_normal((40, 30, 3, 7)), "big": rng.standard_normal(100_003)}
+    initial = {"conv": rng.standard_normal((40, 30, 3, 7)), "big": rng.standard_normal(60_003)}
     initial |= {f"w{n}": rng.standard_normal(n) for n in range(40)}
     initial = {name: a.astype(DTYPES[dtype]) for name, a in initial.items()}
+    gradients = [gradients_of(initial, seed=step) for step in range(3)]
     groups = [
         dict(params=["conv"], grad_centralization=True, weight_decay=0.05),
         dict(params=[name for name in initial if name != "conv"]),
@@ -82,7 +83,8 @@ def test_same_bits_for_every_isa_and_thread_count(case, dtype, restore_runtime):
             optimizer = case.build(arrays, groups, loss_scale=3.0)
             optimizer.max_grad_norm = 10.0
             optimizer.stochastic_rounding = True
-            take_steps(optimizer, arrays, 3)
+            for g in gradients:
+                optimizer(g)
             states.append(state_of(optimizer))
     assert len(states) == 4 * len(builds.available_isas())
     assert all(state == states[0] for state in states)
