@@ -81,7 +81,11 @@ def build_wheel(tree):
             run("tar", "xf", f"{work}/source.tar", "-C", source)
             pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", wheels, source]
             run(*pip, stderr=subprocess.STDOUT)
-            wheels.rename(folder)
+            try:
+                wheels.rename(folder)
+            except OSError:  # another run has built the same meanwhile
+                if not folder.is_dir():
+                    raise
     return next(folder.glob("*.whl"))
 
 

@@ -31,7 +31,7 @@ import instructions
 import paired
 
 HERE = Path(__file__).resolve().parent
-SCREEN, CONFIRM = 10, 30  # pairs of processes
+SCREEN, CONFIRM = 8, 30  # pairs of processes
 BLOCK = 0.002  # seconds of calls between two changes of the side
 
 
@@ -147,7 +147,7 @@ def progress(text):
 def compare_times(pythons, options):
     """Measure, print the table, and return whether nothing is slower and nothing fails."""
     names, failures = quick_workloads(pythons[1], options.only), {}
-    screened = measure(pythons, names, SCREEN, 3, failures)
+    screened = measure(pythons, names, SCREEN, 2, failures)
     suspicious = paired.suspects(screened, options.effect)
     makes = 6 if len(suspicious) <= 8 else 2  # a change of everything shows without much care
     confirmed = measure(pythons, suspicious, CONFIRM, makes, failures) if suspicious else {}

@@ -89,14 +89,13 @@ def compare(table, counts, exact):
     lines, good = [f"{'ISA, workload':52} {'expected':>12} {'counted':>12} {'change':>8}"], True
     for key in {**table, **counts}:
         old, new = table.get(key), counts.get(key)
-        change = new / old - 1 if old and new else None
-        if change is None:
-            verdict = "new" if old is None else "gone"
+        if not old or not new:
+            verdict, change = "gone" if old else "new", "-"
         else:
-            verdict = "more" if change > BAND else "less" if change < -BAND else ""
+            verdict = "" if abs(new - old) <= BAND * old else "more" if new > old else "less"
+            change = f"{new / old - 1:+.1%}"
         good &= verdict in (["", "less", "new", "gone"], [""])[exact]
-        figures = f"{old or '-':>12} {new or '-':>12} {'-' if change is None else f'{change:+.1%}':>8}"
-        lines.append(f"{key:52} {figures} {verdict}".rstrip())
+        lines.append(f"{key:52} {old or '-':>12} {new or '-':>12} {change:>8} {verdict}".rstrip())
     if not good and exact:
         lines.append("If this is meant, record it: python benchmarks/gate.py --instructions --update")
     return lines, good
