@@ -129,6 +129,9 @@ def measure(benchmark):
         benchmark.extra_info.update(
             id=workload.id, who=who, threads=threads, elements=workload.elements, isa=isa.active_isa()
         )
+        if not benchmark.enabled:  # nothing is timed, but it runs
+            benchmark(step)
+            return
         loop = limit_of(workload) if limit else None
         times = seconds_of_limit(loop, workload, threads)
         run(benchmark, step)
@@ -186,8 +189,6 @@ def seconds_of(step, iterations):
 
 def note(benchmark, workload, limit_times):
     """Put what the median means into extra_info: per element, and as a fraction of the limit."""
-    if benchmark.stats is None:  # --benchmark-disable
-        return
     info, median = benchmark.extra_info, benchmark.stats.stats.median
     info["seconds per element"] = median / workload.elements
     if workload.limit:
