@@ -224,14 +224,19 @@ cdef inline void find_bounds(
 
 cdef Py_ssize_t find_unique(Scratch* scratch, const index_t* indices, Py_ssize_t k, slot_t* slots) noexcept nogil:
     cdef index_t* unique = <index_t*>reserve(&scratch.unique, k * sizeof(index_t))
+    return -1 if unique == NULL else number(scratch, indices, k, slots, unique)
+
+
+cdef Py_ssize_t number(
+    Scratch* scratch, const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique
+) noexcept nogil:
+    """Do what find_unique does, and write the unique indices to k elements of `unique`."""
     cdef index_t lowest, highest
     cdef uint64_t span
     cdef Py_ssize_t u
     cdef int bits
     if k == 0:
         return 0
-    if unique == NULL:
-        return -1
     u = number_sorted(indices, k, slots, unique)
     if u > 0:
         scratch.lowest, scratch.highest = indices[0], indices[k - 1]
@@ -370,15 +375,16 @@ cdef tuple unique_of(const index_t[::1] indices, bint return_inverse, bint retur
     cdef Py_ssize_t k = indices.shape[0], u
     cdef int64_t[::1] inverse, counts
     cdef int32_t* slots = NULL
+    cdef index_t[::1] found = np.empty(k, np.int32 if index_t is int32_t else np.int64)
     if return_inverse:
         inverse = np.empty(k, np.int64)
         with nogil:
-            u = find_unique(scratch, &indices[0], k, &inverse[0])
+            u = number(scratch, &indices[0], k, &inverse[0], &found[0])
     else:
         slots = checked_slots(scratch, k)
         with nogil:
-            u = find_unique(scratch, &indices[0], k, slots)
-    result = (copy_unique(scratch, u, &indices[0]),)
+            u = number(scratch, &indices[0], k, slots, &found[0])
+    result = (shortened(found.base, u),)
     if return_inverse:
         result += (inverse.base,)
     if return_counts:
@@ -435,16 +441,17 @@ cdef tuple merge_rows_of(const index_t[::1] indices, values, Workspace workspace
     cdef unsigned char[::1] merged_bytes
     cdef Layout storage
     cdef Py_ssize_t width
+    cdef index_t[::1] found = np.empty(k, np.int32 if index_t is int32_t else np.int64)
     with nogil:
-        u = find_unique(scratch, &indices[0], k, slots)
+        u = number(scratch, &indices[0], k, slots, &found[0])
     if u > 0 and scratch.lowest < 0:
         raise ValueError(f"indices must be >= 0, got {scratch.lowest}")
-    unique = copy_unique(scratch, u, &indices[0])
+    unique = shortened(found.base, u)
     storage, compute = storage_of(values.dtype)
     width = values.shape[1]
     merged = np.empty((u, width), compute)
     merged_bytes = merged.reshape(-1).view(np.uint8)
-    # One thread: two that shared the columns took longer. Most of the time is the memory's.
+    # One thread: two that shared the columns, or the slots, took longer. Most of the time is the memory's.
     with nogil:
         sum_rows(scratch, slots, k, &value_bytes[0], storage, width, &merged_bytes[0])
     return unique, merged
@@ -457,11 +464,10 @@ cdef int32_t* checked_slots(Scratch* scratch, Py_ssize_t k) except NULL:
     return slots
 
 
-cdef copy_unique(Scratch* scratch, Py_ssize_t u, const index_t* like):
-    """Return a new array with the result of find_unique."""
-    cdef index_t[::1] copy
+cdef shortened(array, Py_ssize_t u):
+    """Give back the memory behind the first u elements."""
     if u < 0:
         raise MemoryError()
-    copy = np.empty(u, np.int32 if index_t is int32_t else np.int64)
-    memcpy(&copy[0], unique_indices(scratch), u * sizeof(index_t))
-    return copy.base
+    if u < len(array):
+        array.resize(u, refcheck=False)     # the kernel's pointer is not used any more
+    return array

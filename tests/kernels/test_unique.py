@@ -82,6 +82,15 @@ def test_unique_is_the_order_of_first_appearance(k, dtype):
         assert_numbered(indices, workspace)
 
 
+def test_results_own_as_much_memory_as_they_need():
+    """They are no views of something longer."""
+    for indices in patterns(100_000, np.int64).values():
+        unique, inverse = kernel.unique(indices, True, False, kernel.Workspace())
+        assert unique.base is None
+        assert unique.flags.owndata
+        assert inverse.base is None
+
+
 def test_long_and_short_calls_share_a_workspace():
     """A table that was made for many indices serves few, and grows for more."""
     workspace = kernel.Workspace()
