@@ -48,7 +48,7 @@ def unique(indices, return_inverse=False, return_counts=False):
 
     Notes
     -----
-    Without the GIL, in time proportional to k whatever the values are. Working memory is at most 4 MB and 120 bytes for
+    Without the GIL, in time proportional to k whatever the values are. Working memory is at most 4 MB and 128 bytes for
     each index; up to 32 MB of it are kept for the next call.
 
     Examples

@@ -22,7 +22,7 @@ ctypedef fused slot_t:
     int32_t
     int64_t
 
-# Working memory that is kept from call to call: at most 4 MB and 120 bytes for each index of the longest call. It makes
+# Working memory that is kept from call to call: at most 4 MB and 128 bytes for each index of the longest call. It makes
 # the next call faster, because nothing has to be cleared. One thread at a time may use it.
 cdef struct Scratch
 

@@ -3,6 +3,8 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+PARTED_FROM: int
+
 class Workspace:
     nbytes: int
     probes: int

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
-from libc.stdint cimport UINT32_MAX, int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
@@ -32,6 +32,9 @@ cdef enum:
     SMALL_TABLE = 1 << 20   # while it has no more entries than this
     DIRECT_AHEAD = 32       # indices between the one that is looked up and the one whose entry is fetched
     HASH_BATCH = 256        # indices that are hashed, and their entries fetched, at once
+    PARTS = 64              # with so many tables at once the CPU still has their pages at hand
+    PARTED = 1 << 19        # indices from which on a table is beyond the cache,
+    PROBED = 1 << 12        # if most of so many are different
 
 cdef struct Memory:
     void* data
@@ -45,6 +48,7 @@ cdef struct Scratch:
     KernelTable* kernels
     Table direct            # of uint32: the number of index lowest + i
     Table hash              # of uint64: a tag in the upper half, a number in the lower
+    Memory parts            # many indices, divided
     Memory unique
     Memory slots
     Memory merged
@@ -67,6 +71,7 @@ cdef void free_scratch(Scratch* scratch) noexcept nogil:
     if scratch != NULL:
         free(scratch.direct.entries.data)
         free(scratch.hash.entries.data)
+        free(scratch.parts.data)
         PyMem_RawFree(scratch.unique.data)
         PyMem_RawFree(scratch.slots.data)
         PyMem_RawFree(scratch.merged.data)
@@ -75,8 +80,8 @@ cdef void free_scratch(Scratch* scratch) noexcept nogil:
 
 cdef size_t scratch_bytes(const Scratch* scratch) noexcept nogil:
     return (
-        scratch.direct.entries.nbytes + scratch.hash.entries.nbytes + scratch.unique.nbytes + scratch.slots.nbytes
-        + scratch.merged.nbytes)
+        scratch.direct.entries.nbytes + scratch.hash.entries.nbytes + scratch.parts.nbytes + scratch.unique.nbytes
+        + scratch.slots.nbytes + scratch.merged.nbytes)
 
 
 cdef void* reserve(Memory* memory, size_t nbytes) noexcept nogil:
@@ -88,12 +93,19 @@ cdef void* reserve(Memory* memory, size_t nbytes) noexcept nogil:
     return memory.data
 
 
+cdef void* reserve_large(Memory* memory, size_t nbytes) noexcept nogil:
+    """Return at least `nbytes` in large pages, zeroed if they are new, or NULL."""
+    if memory.nbytes < nbytes:
+        free(memory.data)
+        memory.data = allocate_table(nbytes)
+        memory.nbytes = nbytes if memory.data != NULL else 0
+    return memory.data
+
+
 cdef void* reserve_table(Table* table, size_t nbytes, Py_ssize_t k) noexcept nogil:
     """Return a table of at least `nbytes` in which the next k numbers are free, or NULL."""
     if table.entries.nbytes < nbytes:
-        free(table.entries.data)
-        table.entries.data = allocate_table(nbytes)
-        table.entries.nbytes = nbytes if table.entries.data != NULL else 0
+        reserve_large(&table.entries, nbytes)
         table.base = 1
     elif table.base > UINT32_MAX - <uint32_t>k:
         memset(table.entries.data, 0, table.entries.nbytes)
@@ -161,15 +173,11 @@ cdef inline uint64_t mix(uint64_t x) noexcept nogil:
     return x * <uint64_t>0xc4ceb9fe1a85ec53
 
 
-cdef inline Py_ssize_t number_by_hash(
+cdef inline Py_ssize_t probe(
     Table* table, int bits, const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique, int64_t lowest,
     bint narrow, Py_ssize_t* probes
 ) noexcept nogil:
-    """Number indices with a table of 2**bits entries, at least 2 k.
-
-    The tag is the distance from `lowest` if that is below 2**32 for all indices (`narrow`), and so tells indices apart.
-    Otherwise it is half of the hash, and indices with equal tags are compared.
-    """
+    """The loop of number_by_hash."""
     cdef uint64_t* entries = <uint64_t*>table.entries.data
     cdef uint64_t[<int>HASH_BATCH] hashes
     cdef uint64_t hash, entry, at, occupied, last = (<uint64_t>1 << bits) - 1
@@ -205,6 +213,20 @@ cdef inline Py_ssize_t number_by_hash(
     return u
 
 
+cdef Py_ssize_t number_by_hash(
+    Table* table, int bits, const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique, int64_t lowest,
+    bint narrow, Py_ssize_t* probes
+) noexcept nogil:
+    """Number indices with a table of 2**bits entries, at least 2 k.
+
+    The tag is the distance from `lowest` if that is below 2**32 for all indices (`narrow`), and so tells indices apart.
+    Otherwise it is half of the hash, and indices with equal tags are compared.
+    """
+    if narrow:      # known to the compiler, it makes a shorter loop
+        return probe(table, bits, indices, k, slots, unique, lowest, True, probes)
+    return probe(table, bits, indices, k, slots, unique, lowest, False, probes)
+
+
 cdef inline int hash_bits(Py_ssize_t k) noexcept nogil:
     """Return the binary logarithm of the smallest power of two that is at least 2 k."""
     cdef int bits = 4
@@ -234,6 +256,7 @@ cdef Py_ssize_t number(
     cdef index_t lowest, highest
     cdef uint64_t span
     cdef Py_ssize_t u
+    cdef bint narrow
     cdef int bits
     if k == 0:
         return 0
@@ -248,12 +271,93 @@ cdef Py_ssize_t number(
         if reserve_table(&scratch.direct, (span + 1) * sizeof(uint32_t), k) == NULL:
             return -1
         return number_directly(&scratch.direct, indices, k, slots, unique, lowest)
-    bits = hash_bits(k)
+    narrow = span <= <uint64_t>UINT32_MAX
+    bits = hash_bits(PROBED if k >= PARTED else k)
     if reserve_table(&scratch.hash, sizeof(uint64_t) << bits, k) == NULL:
         return -1
-    if span <= <uint64_t>UINT32_MAX:
-        return number_by_hash(&scratch.hash, bits, indices, k, slots, unique, lowest, True, &scratch.probes)
-    return number_by_hash(&scratch.hash, bits, indices, k, slots, unique, lowest, False, &scratch.probes)
+    if k >= PARTED:
+        u = number_by_hash(
+            &scratch.hash, bits, indices, PROBED, slots, unique, lowest, narrow, &scratch.probes)
+        if u > PROBED // 2:
+            return number_in_parts(scratch, indices, k, slots, unique, lowest, narrow)
+        bits = hash_bits(k)
+        if reserve_table(&scratch.hash, sizeof(uint64_t) << bits, k) == NULL:
+            return -1
+    return number_by_hash(&scratch.hash, bits, indices, k, slots, unique, lowest, narrow, &scratch.probes)
+
+
+# A table beyond the cache costs an access to memory for each index. Many indices are therefore divided by some bits of
+# their hash into parts, in order, and each part is numbered with a table that fits the cache. Then the indices are gone
+# through in their own order: each takes the next number of its part, and a number that is new there is new in all.
+
+cdef Py_ssize_t number_in_parts(
+    Scratch* scratch, const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique, int64_t lowest, bint narrow
+) noexcept nogil:
+    cdef index_t* keys = <index_t*>reserve_large(
+        &scratch.parts, k * (sizeof(index_t) + sizeof(int32_t) + sizeof(uint8_t)))
+    cdef int32_t* numbers = <int32_t*>&keys[k]      # of the keys, in their parts
+    cdef uint8_t* part_of = <uint8_t*>&numbers[k]   # each index
+    cdef Py_ssize_t[<int>PARTS + 1] starts
+    cdef Py_ssize_t[<int>PARTS] ends
+    cdef Py_ssize_t part, n, longest = 0
+    if keys == NULL:
+        return -1
+    divide(indices, k, lowest, part_of, keys, starts, ends)
+    for part in range(PARTS):
+        longest = max(longest, ends[part] - starts[part])
+    if reserve_table(&scratch.hash, sizeof(uint64_t) << hash_bits(longest), k) == NULL:
+        return -1
+    for part in range(PARTS):
+        n = ends[part] - starts[part]
+        number_by_hash(         # `unique` has room for the unique keys of all parts
+            &scratch.hash, hash_bits(n), &keys[starts[part]], n, &numbers[starts[part]], &unique[starts[part]], lowest,
+            narrow, &scratch.probes)
+    return renumber(indices, k, part_of, starts, numbers, <int32_t*>keys, slots, unique)
+
+
+cdef void divide(
+    const index_t* indices, Py_ssize_t k, int64_t lowest, uint8_t* part_of, index_t* keys, Py_ssize_t* starts,
+    Py_ssize_t* ends
+) noexcept nogil:
+    """Write the indices part by part to `keys`, and where each part starts and ends."""
+    cdef Py_ssize_t j
+    cdef uint8_t part
+    memset(starts, 0, (PARTS + 1) * sizeof(Py_ssize_t))
+    for j in range(k):
+        part_of[j] = mix(<uint64_t>indices[j] - <uint64_t>lowest) & (PARTS - 1)     # tables go by the upper bits
+        starts[part_of[j] + 1] += 1
+    for j in range(PARTS):
+        starts[j + 1] += starts[j]
+        ends[j] = starts[j]
+    for j in range(k):
+        part = part_of[j]
+        keys[ends[part]] = indices[j]
+        ends[part] += 1
+
+
+cdef Py_ssize_t renumber(
+    const index_t* indices, Py_ssize_t k, const uint8_t* part_of, const Py_ssize_t* starts, const int32_t* numbers,
+    int32_t* final, slot_t* slots, index_t* unique
+) noexcept nogil:
+    """Replace the numbers in parts by those in all; `final` has room for the latter, part by part."""
+    cdef Py_ssize_t[<int>PARTS] next
+    cdef Py_ssize_t[<int>PARTS] seen
+    cdef Py_ssize_t j, at
+    cdef int32_t u = 0
+    cdef uint8_t part
+    memcpy(next, starts, sizeof(next))
+    memcpy(seen, starts, sizeof(seen))
+    for j in range(k):
+        part = part_of[j]
+        at = starts[part] + numbers[next[part]]
+        next[part] += 1
+        if at == seen[part]:
+            final[at] = u
+            unique[u] = indices[j]
+            seen[part] += 1
+            u += 1
+        slots[j] = <slot_t>final[at]
+    return u
 
 
 cdef const void* unique_indices(const Scratch* scratch) noexcept nogil:
@@ -281,6 +385,8 @@ cdef void sum_rows(
 
 
 # ---- doors
+
+PARTED_FROM = PARTED      # for tests
 
 _STORAGE = {"float32": FLOAT32, "float64": FLOAT64, "float16": FLOAT16, "bfloat16": BFLOAT16}
 

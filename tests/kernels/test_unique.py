@@ -82,6 +82,51 @@ def test_unique_is_the_order_of_first_appearance(k, dtype):
         assert_numbered(indices, workspace)
 
 
+def many(k, dtype):
+    """Return arrays of k indices around the choice of numbering them in parts, by name."""
+    rng = np.random.default_rng(k)
+    full = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, k, endpoint=True)
+    wide = 30 if dtype == np.int32 else 60
+    arrays = {
+        "full range": full,
+        "each twice": rng.permutation(np.concatenate([full[: k // 2], full[: k - k // 2]])),
+        "equal after the first ones": np.append(full[: k // 8], np.full(k - k // 8, full[0])),
+        "few, then many": np.append(full[rng.integers(0, 1000, 10_000)], full[10_000:]),
+        "multiples of a power of two": np.arange(k)[::-1] << (wide - 20),
+    }
+    return {name: array.astype(dtype) for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("k", [kernel.PARTED_FROM - 1, kernel.PARTED_FROM, kernel.PARTED_FROM + 1])
+def test_numbering_in_parts(k, dtype):
+    """So many indices are numbered in parts if the first of them differ; what comes later may be anything."""
+    workspace = kernel.Workspace()
+    for indices in many(k, dtype).values():
+        expected, first = np.unique(indices, return_index=True)
+        expected = expected[np.argsort(first)]
+        for slots in (True, False):
+            unique, *inverse, counts = kernel.unique(indices, slots, True, workspace)
+            np.testing.assert_array_equal(unique, expected)
+            assert counts.sum() == k
+            if slots:
+                np.testing.assert_array_equal(unique[inverse[0]], indices)
+        merged = kernel.merge_rows(np.abs(indices.astype(np.int64) // 2), np.ones((k, 1), np.float32), workspace)[1]
+        assert merged.sum(dtype=np.float64) == k
+
+
+def test_numbers_run_out_in_parts():
+    """The table of the parts is cleared as well when its numbers are used up."""
+    indices = many(kernel.PARTED_FROM, np.int64)["each twice"]
+    expected = kernel.unique(indices, True, True, kernel.Workspace())
+    for left in (2 * len(indices), len(indices) + 4096, len(indices), len(indices) - 1, 5000, 0):
+        workspace = kernel.Workspace()
+        kernel.unique(indices, True, True, workspace)
+        workspace.skip_numbers(2**32 - 1 - left)
+        for result, right in zip(kernel.unique(indices, True, True, workspace), expected, strict=True):
+            np.testing.assert_array_equal(result, right)
+
+
 def test_results_own_as_much_memory_as_they_need():
     """They are no views of something longer."""
     for indices in patterns(100_000, np.int64).values():
@@ -102,10 +147,14 @@ def test_long_and_short_calls_share_a_workspace():
 @pytest.mark.parametrize("name", adversarial(1))
 def test_probes_are_few_whatever_the_keys(name):
     """A hash table at most half full: less than one probe in vain for each index."""
-    indices = adversarial(50_000)[name]
     workspace = kernel.Workspace()
-    assert_numbered(indices, workspace)
-    assert workspace.probes < 3 * len(indices)  # assert_numbered calls three times
+    for k in (50_000, kernel.PARTED_FROM):
+        indices = adversarial(k)[name]
+        probes = workspace.probes
+        unique, inverse = kernel.unique(indices, True, False, workspace)
+        np.testing.assert_array_equal(unique[inverse], indices)
+        assert len(unique) == len(np.unique(indices))
+        assert workspace.probes - probes < k
 
 
 def test_numbers_run_out():
@@ -120,14 +169,14 @@ def test_numbers_run_out():
 
 
 def test_memory_follows_the_count_and_not_the_values():
-    """At most 120 bytes for each index of the longest call and 4 MB, in all; nothing grows when calls repeat."""
-    for k in (17, 1000, 100_000):
-        arrays = patterns(k, np.int64).values()
+    """At most 128 bytes for each index of the longest call and 4 MB, in all; nothing grows when calls repeat."""
+    for k in (17, 1000, 100_000, kernel.PARTED_FROM):
+        arrays = [*patterns(k, np.int64).values(), *(many(k, np.int64).values() if k > 10**5 else ())]
         workspace = kernel.Workspace()
         for indices in arrays:
             kernel.unique(indices, False, False, workspace)
         nbytes = workspace.nbytes
-        assert nbytes <= 120 * k + 4 * 2**20
+        assert nbytes <= 128 * k + 4 * 2**20
         for indices in arrays:
             kernel.unique(indices, False, False, workspace)
         assert workspace.nbytes == nbytes
