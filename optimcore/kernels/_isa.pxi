@@ -4,6 +4,7 @@ cdef extern from "platform.h":
     const char* COMPILER
     const char* OPTIMCORE_FLAGS     # of this module, from setup.py
     void prefetch(const void* address) noexcept nogil
+    void prefetch_span(const void* start, size_t nbytes) noexcept nogil
 
 ctypedef fused row_t:       # layouts of rows of gradients: values in `g`, sums in `slot0`
     Float32
@@ -19,11 +20,11 @@ cdef enum:
     LANES = 16              # of every reduction, whatever the width of a vector: equal bits on every ISA
     BATCH = 256             # elements that a reduction converts at once
     ROWS_AHEAD = 8          # rows of a table between the one that is asked for and the one that is updated
-    PREFETCHED = 64         # elements of a row that are asked for; the CPU sees the rest coming
+    PREFETCHED = 128        # elements of a row that are asked for; the CPU sees the rest coming
     MERGE_AHEAD = 8         # rows between the one that is summed and the one that is fetched from memory
 
 
-cdef void update(
+cdef inline void update(
     const rule_t* hyper, const layout_t* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
 ) noexcept nogil:
     """Update elements start..stop by one rule: the element loop around every formula."""
@@ -102,17 +103,23 @@ cdef void update_rows(
     Py_ssize_t width, const Prologue* prologue
 ) noexcept nogil:
     """Update rows of a table: row r of the gradient belongs to row rows[r]."""
+    # copies, as in `update`: what does not change from row to row is then computed before the first one
+    cdef rule_t h = hyper[0]
     cdef layout_t a = arrays[0]
-    cdef Py_ssize_t r, start, ahead, line
+    cdef Prologue p = prologue[0]
+    cdef Py_ssize_t asked = min(width, PREFETCHED), ahead, r, start
     for r in range(first, last):
         ahead = rows[min(r + ROWS_AHEAD, last - 1)] * width
-        for line in range((min(width, PREFETCHED) + LANES - 1) // LANES):
-            prefetch(&a.w[ahead + line * LANES])
-            prefetch(&a.slot0[ahead + line * LANES])
-            prefetch(&a.slot1[ahead + line * LANES])
+        prefetch_span(&a.w[ahead], asked * sizeof(a.w[0]))
+        if a.slot0 != NULL:
+            prefetch_span(&a.slot0[ahead], asked * sizeof(a.slot0[0]))
+        if a.slot1 != NULL:
+            prefetch_span(&a.slot1[ahead], asked * sizeof(a.slot1[0]))
+        if a.slot2 != NULL:
+            prefetch_span(&a.slot2[ahead], asked * sizeof(a.slot2[0]))
         start = rows[r] * width
         a.g = &arrays.g[r * width - start]
-        update[rule_t, layout_t](hyper, &a, start, start + width, prologue)
+        update[rule_t, layout_t](&h, &a, start, start + width, &p)
 
 
 cdef double total(

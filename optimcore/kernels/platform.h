@@ -47,6 +47,18 @@ static inline void prefetch(const void *address) { (void)address; }
 static inline void prefetch(const void *address) { __builtin_prefetch(address, 1); }
 #endif
 
+/* the same for all lines of at least one byte. It must become a part of its caller early: gcc takes a function that
+ * does nothing but prefetch for one that does nothing, and leaves out its calls. */
+#ifdef __GNUC__
+__attribute__((always_inline))
+#endif
+static inline void prefetch_span(const void *start, size_t nbytes) {
+    const char *line = (const char *)start, *last = line + nbytes - 1;
+    for (; line < last; line += 64)
+        prefetch(line);
+    prefetch(last);             /* in another line if the span does not begin at one */
+}
+
 /* the compiler's own check also asks whether the operating system saves the wide registers */
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
 static inline int cpu_has_avx2(void) { return __builtin_cpu_supports("avx2"); }
