@@ -99,15 +99,16 @@ cdef inline void update(
 
 
 cdef void update_rows(
-    const rule_t* hyper, const layout_t* arrays, const int64_t* rows, Py_ssize_t first, Py_ssize_t last,
-    Py_ssize_t width, const Prologue* prologue
+    const rule_t* hyper, const layout_t* arrays, const int64_t* rows, const Chains* chains, Py_ssize_t first,
+    Py_ssize_t last, Py_ssize_t width, const Prologue* prologue
 ) noexcept nogil:
-    """Update rows of a table: row r of the gradient belongs to row rows[r]."""
+    """Update rows of a table, each by its row of the gradient, or by the sum of its chain."""
     # copies, as in `update`: what does not change from row to row is then computed before the first one
     cdef rule_t h = hyper[0]
     cdef layout_t a = arrays[0]
     cdef Prologue p = prologue[0]
-    cdef Py_ssize_t asked = min(width, PREFETCHED), ahead, r, start
+    cdef double[<int>BATCH] sums
+    cdef Py_ssize_t asked = min(width, PREFETCHED), ahead, r, j, row, start, stop
     for r in range(first, last):
         ahead = rows[min(r + ROWS_AHEAD, last - 1)] * width
         prefetch_span(&a.w[ahead], asked * sizeof(a.w[0]))
@@ -117,9 +118,43 @@ cdef void update_rows(
             prefetch_span(&a.slot1[ahead], asked * sizeof(a.slot1[0]))
         if a.slot2 != NULL:
             prefetch_span(&a.slot2[ahead], asked * sizeof(a.slot2[0]))
-        start = rows[r] * width
-        a.g = &arrays.g[r * width - start]
-        update[rule_t, layout_t](&h, &a, start, start + width, &p)
+        j = r if chains == NULL else chains.first[r]
+        row = start = rows[r] * width
+        stop = row + width
+        a.g = &arrays.g[j * width - row]
+        while start < row + width:
+            if chains != NULL and chains.next[j] >= 0:      # part by part: sums are used while the cache has them
+                stop = min(start + BATCH, row + width)
+                sum_chain(arrays, chains.next, j, width, start - row, stop - row, sums)
+                if layout_t is Float64:
+                    a.g = &sums[0] - start
+                elif layout_t is Float32 or layout_t is Float16Mixed or layout_t is BFloat16Mixed:
+                    a.g = <const float*>&sums[0] - start
+            update[rule_t, layout_t](&h, &a, start, stop, &p)
+            start = stop
+
+
+cdef void sum_chain(
+    const layout_t* arrays, const int32_t* next, Py_ssize_t j, Py_ssize_t width, Py_ssize_t start, Py_ssize_t stop,
+    double* sums
+) noexcept nogil:
+    """Sum elements start..stop of the rows of a chain, in order of occurrence."""
+    cdef layout_t a = arrays[0]
+    cdef Py_ssize_t i
+    g = a.zero
+    if layout_t is Float64:
+        a.slot0 = sums
+    else:
+        a.slot0 = <float*>sums
+    for i in range(start, stop):
+        load_gradient(&a, j * width + i, &g)
+        a.slot0[i - start] = g
+    j = next[j]
+    while j >= 0:
+        for i in range(start, stop):
+            load_gradient(&a, j * width + i, &g)
+            a.slot0[i - start] += g
+        j = next[j]
 
 
 cdef double total(

@@ -34,6 +34,7 @@ cdef enum:
 
 cdef extern from "Python.h":
     # without the automatic exception: a gradient that does not fit is converted, not refused
+    bint PyObject_CheckBuffer(object exporter) noexcept
     int PyObject_GetBuffer(object exporter, Py_buffer* view, int flags) noexcept
     unsigned long PyThread_get_thread_ident() noexcept
 
@@ -391,7 +392,7 @@ cdef class Plan:
             self.work.measure, self.work.raw, self.work.until_nan = NULL, False, False
             self.fill(hypers)
             if not held:
-                self.collect(gradients)
+                self.collect(gradients, True)
             if self.catching_up:
                 self.note_step()
                 try:
@@ -530,8 +531,8 @@ cdef class Plan:
                 self.work.hypers[r * MAX_HYPERS + k] = row[k]
         return 0
 
-    cdef int collect(self, gradients) except -1:
-        """Open every gradient, or none."""
+    cdef int collect(self, gradients, bint stepping=False) except -1:
+        """Open every gradient, or none. `stepping`: for one step and no other pass."""
         cdef Py_ssize_t i
         cdef Task* task
         if not isinstance(gradients, (tuple, list)):
@@ -550,7 +551,7 @@ cdef class Plan:
             task.rows = NULL
             if task.present and not self.open(i, gradient, False):
                 if is_rows(gradient):
-                    self.open_rows(i, gradient)
+                    self.open_rows(i, gradient, stepping)
                 else:
                     gradient = self.convert(i, gradient)
                     self.converted.append(gradient)
@@ -562,6 +563,8 @@ cdef class Plan:
         cdef Py_buffer* view = &self.views[i]
         cdef Door* door = &self.doors[i]
         cdef Task* task = &self.work.tasks[i]
+        if not PyObject_CheckBuffer(gradient):      # rows have none: asking for it would make an exception
+            return False
         if PyObject_GetBuffer(gradient, view, PyBUF_ND | PyBUF_FORMAT) != 0:
             PyErr_Clear()
             return False
@@ -581,25 +584,26 @@ cdef class Plan:
         PyBuffer_Release(view)
         return False
 
-    cdef int open_rows(self, Py_ssize_t i, gradient) except -1:
+    cdef int open_rows(self, Py_ssize_t i, gradient, bint stepping) except -1:
         """Take a row gradient: merge its rows and check their range, without touching the parameter."""
         cdef Task* task = &self.work.tasks[i]
-        parameter = self.parameters[i]
-        name = f"gradients[{i}], of parameter {self.names[i]!r},"
-        if not self.takes_rows or self.has_matrices:
-            raise TypeError(f"{name} must be dense: this optimizer looks at whole parameters, got {gradient!r}")
-        indices, values = as_indices(gradient.indices, name), as_floats(gradient.values, name)
-        if gradient.dense_shape != parameter.shape or values.shape != (len(indices), *parameter.shape[1:]):
-            raise ValueError(
-                f"{name} must have dense_shape {parameter.shape}, got {gradient.dense_shape} and values of shape "
-                f"{values.shape}")
-        same = values.dtype.name == parameter.dtype.name
-        values = converted(values, parameter.dtype if same else compute_dtype(parameter.dtype))
+        cdef RowGradient rows
         if self.row_gradients[i] is None:
-            self.row_gradients[i] = RowGradient()
+            self.row_gradients[i] = RowGradient(f"gradients[{i}], of parameter {self.names[i]!r},")
+        rows = self.row_gradients[i]
+        if not self.takes_rows or self.has_matrices:
+            raise TypeError(f"{rows.name} must be dense: this optimizer looks at whole parameters, got {gradient!r}")
         self.met_rows = True
-        (<RowGradient>self.row_gradients[i]).open(
-            task, &self.doors[i], name, indices, values, same, self.merge or not self.lazy, not self.merge)
+        if not (
+            gradient.dense_shape == self.parameters[i].shape
+            and rows.take(task, &self.doors[i], gradient.indices, gradient.values, False)
+        ):
+            indices, values = convert_rows(gradient, self.parameters[i], rows.name)
+            rows.take(task, &self.doors[i], indices, values, True)
+        # rows that a pass measures, centralizes or spreads over a table lie one behind the other
+        rows.arrange(
+            task, &self.doors[i], self.merge or not self.lazy, not self.merge,
+            stepping and self.lazy and not task.centralized)
         task.lazy = self.lazy
         if self.catching_up and task.backlog == NULL and task.size:
             task.backlog = new_backlog(task.table_rows)
@@ -607,7 +611,7 @@ cdef class Plan:
                 raise MemoryError()
         if not task.lazy:
             self.fills_tables = True
-            (<RowGradient>self.row_gradients[i]).fill_buckets(task)
+            rows.fill_buckets(task)
         return 0
 
     cdef object convert(self, Py_ssize_t i, gradient):
@@ -647,6 +651,18 @@ cdef class Plan:
             self.work.scratch = <char*>allocate(threads, CHUNK * sizeof(double))
             self.room_for_scratch = threads
         return 0
+
+
+def convert_rows(gradient, parameter, name):
+    """Return indices and values of a row gradient as the kernels read them, or say why that cannot be."""
+    indices, values = as_indices(gradient.indices, name), as_floats(gradient.values, name)
+    if gradient.dense_shape != parameter.shape or values.shape != (len(indices), *parameter.shape[1:]):
+        raise ValueError(
+            f"{name} must have dense_shape {parameter.shape}, got {gradient.dense_shape} and values of shape "
+            f"{values.shape}")
+    same = values.dtype.name == parameter.dtype.name
+    values = converted(values, parameter.dtype if same else compute_dtype(parameter.dtype))
+    return converted(indices, np.dtype(np.int64)), as_bits(values)
 
 
 cdef void* allocate(Py_ssize_t count, size_t size) except NULL:

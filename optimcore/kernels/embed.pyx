@@ -74,7 +74,7 @@ cdef void update_rows(
 ) noexcept nogil:
     cdef Arrays arrays = arrays_of(rule, table, slots, values)
     cdef Prologue prologue = prologue_of(decay, scale)
-    rule.kernels.update_rows[<int>storage](hypers, &arrays, rows, 0, n_rows, width, &prologue)
+    rule.kernels.update_rows[<int>storage](hypers, &arrays, rows, NULL, 0, n_rows, width, &prologue)
 
 
 cdef Arrays arrays_of(const Rule* rule, void* w, void** slots, const void* g) noexcept nogil:

@@ -1,5 +1,6 @@
 """The row gradient of one parameter, from step to step."""
 from .storage cimport Layout
+from .table cimport Chains, KernelTable
 from .unique cimport Scratch
 from .work cimport Task, int64_t
 
@@ -13,16 +14,19 @@ cdef struct Door:
     Layout compute_layout
 
 cdef class RowGradient:
+    cdef KernelTable* table
     cdef Scratch* scratch
-    cdef object indices             # memoryviews of this step's arrays
-    cdef object values
+    cdef Chains chains
+    cdef str name                   # for messages
+    cdef Py_buffer indices          # of this step's arrays
+    cdef Py_buffer values
     cdef Py_ssize_t[::1] bucket_starts
     cdef Py_ssize_t[::1] bucket
 
-    cdef int open(
-        self, Task* task, const Door* door, str name, indices, values, bint same, bint merge, bint promised
-    ) except -1
+    cdef bint take(self, Task* task, const Door* door, indices, values, bint is_bits) noexcept
+    cdef bint fits(self, Task* task, const Door* door, bint is_bits) noexcept
     cdef void release(self) noexcept
-    cdef int check(self, str name, lowest, highest, const Task* task) except -1
-    cdef int merge(self, Task* task, const Door* door, str name, bint refuse) except -1
+    cdef int arrange(self, Task* task, const Door* door, bint merge, bint promised, bint in_place) except -1
+    cdef int check(self, int64_t lowest, int64_t highest, const Task* task) except -1
+    cdef int merge(self, Task* task, const Door* door, bint refuse, bint in_place) except -1
     cdef int fill_buckets(self, Task* task) except -1

@@ -8,17 +8,22 @@ import os
 
 import numpy as np
 
-from cpython.memoryview cimport PyMemoryView_GET_BUFFER
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBuffer_Release
+from cpython.exc cimport PyErr_Clear
 from libc.stdint cimport int32_t
+from libc.string cimport memcmp
 
-from .storage cimport FLOAT64
+from .isa cimport active_table
+from .storage cimport BFLOAT16, FLOAT16, FLOAT64
 from .unique cimport (
     find_unique, free_scratch, highest_index, lowest_index, new_scratch, reserve_merged, reserve_slots, sum_rows,
     unique_indices
 )
 from .work cimport CHUNK
 
-from optimcore.kernels.arrays import as_bits, converted
+cdef extern from "Python.h":
+    # without the automatic exception: what does not fit is converted, not refused
+    int PyObject_GetBuffer(object exporter, Py_buffer* view, int flags) noexcept
 
 # A caller who promises that no index repeats (`unique` is False) is then taken at his word.
 DEBUG = os.environ.get("OPTIMCORE_DEBUG") == "1"
@@ -27,65 +32,106 @@ DEBUG = os.environ.get("OPTIMCORE_DEBUG") == "1"
 cdef class RowGradient:
     """Rows of a gradient, in memory that is kept from step to step."""
 
-    def __cinit__(self):
+    def __cinit__(self, str name):
+        self.name = name
+        self.table = active_table()
         self.scratch = new_scratch()
         self.bucket_starts = self.bucket = np.empty(0, np.intp)
 
     def __dealloc__(self):
+        self.release()
         if self.scratch != NULL:
             free_scratch(self.scratch)
 
-    cdef int open(
-        self, Task* task, const Door* door, str name, indices, values, bint same, bint merge, bint promised
-    ) except -1:
-        """Fill in a task's gradient, or raise IndexError if a row is not in the table.
+    cdef bint take(self, Task* task, const Door* door, indices, values, bint is_bits) noexcept:
+        """Take arrays as they are, if they fit. uint16 stands for bfloat16 only in what was converted (`is_bits`)."""
+        if take_buffer(indices, &self.indices) and take_buffer(values, &self.values):
+            if self.fits(task, door, is_bits):
+                task.rows, task.n_rows = <const int64_t*>self.indices.buf, self.indices.shape[0]
+                task.arrays.g = self.values.buf
+                return True
+        self.release()
+        return False
 
-        `merge`: rows that share an index are summed. `promised`: the caller says that there are none.
-        """
-        self.indices, self.values = memoryview(converted(indices, np.dtype(np.int64))), memoryview(as_bits(values))
-        task.rows = <const int64_t*>PyMemoryView_GET_BUFFER(self.indices).buf
-        task.n_rows = len(indices)
-        task.arrays.g = PyMemoryView_GET_BUFFER(self.values).buf
-        task.layout = door.layout if same else door.compute_layout
-        task.ordered = not merge
-        if task.n_rows == 0:
-            return 0
-        if merge or DEBUG:
-            self.merge(task, door, name, promised and DEBUG)
+    cdef bint fits(self, Task* task, const Door* door, bint is_bits) noexcept:
+        """Tell whether these are rows that kernels read, and if so note their layout."""
+        cdef const Py_buffer* indices = &self.indices
+        cdef const Py_buffer* values = &self.values
+        cdef char format = values.format[0]
+        if (
+            indices.ndim != 1
+            or indices.itemsize != sizeof(int64_t)
+            or indices.format[0] not in b"lq"
+            or values.ndim != max(door.ndim, 1)
+            or values.shape[0] != indices.shape[0]
+            or memcmp(&values.shape[1], &door.shape[1], (values.ndim - 1) * sizeof(Py_ssize_t)) != 0
+        ):
+            return False
+        if format == door.format and (format != c"H" or is_bits):
+            task.layout = door.layout
+        elif format == door.compute_format:
+            task.layout = door.compute_layout
         else:
-            self.check(name, indices.min(), indices.max(), task)
-        return 0
+            return False
+        return True
 
     cdef void release(self) noexcept:
         """Let go of the caller's arrays."""
-        self.indices = self.values = None
+        PyBuffer_Release(&self.indices)
+        PyBuffer_Release(&self.values)
 
-    cdef int check(self, str name, lowest, highest, const Task* task) except -1:
-        if lowest < 0 or highest >= task.table_rows:
-            raise IndexError(
-                f"{name} must have indices in [0, {task.table_rows}), got {lowest if lowest < 0 else highest}")
+    cdef int arrange(self, Task* task, const Door* door, bint merge, bint promised, bint in_place) except -1:
+        """Fill in the rest of a task's gradient, or raise IndexError if a row is not in the table.
+
+        `merge`: rows that share an index count as their sum. `promised`: the caller says that there are none.
+        `in_place`: they need not be summed, it is enough to know them.
+        """
+        cdef int64_t lowest, highest
+        task.ordered, task.chains = not merge, NULL
+        if task.n_rows == 0:
+            pass
+        elif merge or DEBUG:
+            self.merge(task, door, promised and DEBUG, in_place and task.layout not in (FLOAT16, BFLOAT16))
+        else:
+            self.table.bounds64(task.rows, task.n_rows, &lowest, &highest)
+            self.check(lowest, highest, task)
+        if task.chains == NULL:
+            task.n_values = task.n_rows
         return 0
 
-    cdef int merge(self, Task* task, const Door* door, str name, bint refuse) except -1:
+    cdef int check(self, int64_t lowest, int64_t highest, const Task* task) except -1:
+        if lowest < 0 or highest >= task.table_rows:
+            raise IndexError(
+                f"{self.name} must have indices in [0, {task.table_rows}), got {lowest if lowest < 0 else highest}")
+        return 0
+
+    cdef int merge(self, Task* task, const Door* door, bint refuse, bint in_place) except -1:
         cdef Py_ssize_t k = task.n_rows, u, size = 8 if door.layout == FLOAT64 else 4
-        cdef int32_t* slots = reserve_slots(self.scratch, k)
+        cdef int32_t* slots = reserve_slots(self.scratch, k + 1)
         cdef void* merged
         with nogil:
             u = -1 if slots == NULL else find_unique(self.scratch, task.rows, k, slots)
         if u < 0:
             raise MemoryError()
-        self.check(name, lowest_index(self.scratch), highest_index(self.scratch), task)
+        self.check(lowest_index(self.scratch), highest_index(self.scratch), task)
         if u == k:
             return 0
         if refuse:
-            raise ValueError(f"{name} must not repeat an index while unique is False, got {first_repeat(task)} twice")
-        merged = reserve_merged(self.scratch, u * task.width * size)
+            raise ValueError(
+                f"{self.name} must not repeat an index while unique is False, got {first_repeat(task)} twice")
+        merged = reserve_merged(self.scratch, (2 * u + 1) * sizeof(int32_t) if in_place else u * task.width * size)
         if merged == NULL:
             raise MemoryError()
-        with nogil:
-            sum_rows(self.scratch, slots, k, task.arrays.g, task.layout, task.width, merged)
-        task.rows, task.n_rows = <const int64_t*>unique_indices(self.scratch), u
-        task.arrays.g, task.layout = merged, door.compute_layout
+        task.rows, task.n_rows, task.n_values = <const int64_t*>unique_indices(self.scratch), u, k
+        if in_place:
+            self.chains.first, self.chains.next = <int32_t*>merged, slots
+            with nogil:
+                link(slots, k, <int32_t*>merged, <int32_t*>merged + u + 1)
+            task.chains = &self.chains
+        else:
+            with nogil:
+                sum_rows(self.scratch, slots, k, task.arrays.g, task.layout, task.width, merged)
+            task.arrays.g, task.layout = merged, door.compute_layout
         return 0
 
     cdef int fill_buckets(self, Task* task) except -1:
@@ -113,6 +159,33 @@ cdef class RowGradient:
                 bucket[starts[c]] = r
         task.bucket_starts, task.bucket = &starts[0], &bucket[0] if total else NULL
         return 0
+
+
+cdef bint take_buffer(array, Py_buffer* view) noexcept:
+    """Open an array if it is C-contiguous and aligned and its elements are plain numbers."""
+    if PyObject_GetBuffer(array, view, PyBUF_ND | PyBUF_FORMAT) != 0:
+        PyErr_Clear()
+        return False
+    return view.format[1] == 0 and <size_t>view.buf % <size_t>view.itemsize == 0
+
+
+cdef void link(int32_t* slots, Py_ssize_t k, int32_t* first, int32_t* last) noexcept nogil:
+    """Replace the slot of each row by the next row with the same slot, or -1; also find the first of each slot.
+
+    There is room for one more slot and one more first row. They are written where otherwise a branch would be needed,
+    which nobody can predict.
+    """
+    cdef int32_t j, slot, before, u = 0
+    cdef bint is_new
+    for j in range(<int32_t>k):
+        slot = slots[j]
+        is_new = slot == u          # slots are numbered in order of first appearance
+        first[u] = j
+        before = last[slot]
+        slots[j] = -1
+        slots[<int32_t>k if is_new else before] = j
+        last[slot] = j
+        u += is_new
 
 
 cdef object first_repeat(const Task* task):

@@ -9,10 +9,16 @@ ctypedef void (*update_f)(
     const void* hyper, const void* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
 ) noexcept nogil
 
-# update rows[first..last] of one parameter, each of `width` elements: row r of the gradient belongs to row rows[r]
+# Rows of a gradient that belong together, in order of occurrence: first[r], next[first[r]] and so on, until -1.
+ctypedef struct Chains:
+    const int32_t* first
+    const int32_t* next
+
+# Update rows[first..last] of one parameter, each of `width` elements. To row rows[r] belongs row r of the gradient, or
+# with chains the sum of chain r; then the layout's gradient has the compute type.
 ctypedef void (*update_rows_f)(
-    const void* hyper, const void* arrays, const int64_t* rows, Py_ssize_t first, Py_ssize_t last, Py_ssize_t width,
-    const Prologue* prologue
+    const void* hyper, const void* arrays, const int64_t* rows, const Chains* chains, Py_ssize_t first, Py_ssize_t last,
+    Py_ssize_t width, const Prologue* prologue
 ) noexcept nogil
 
 # sum the decayed gradient over elements start..stop

@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from .backlog cimport Backlog, Coast, int32_t
 from .storage cimport Arrays, Layout
-from .table cimport MeasureKernels, RuleKernels, factors_f, square_sums_f, total_f, update_f
+from .table cimport Chains, MeasureKernels, RuleKernels, factors_f, square_sums_f, total_f, update_f
 
 cdef enum:
     MAX_HYPERS = 8
@@ -29,9 +29,11 @@ cdef struct Task:
     Layout layout           # of the parameter and the gradient
     bint present            # has a gradient in this step
     bint centralized        # the gradient's mean over each row is subtracted
-    # a row gradient: row r of arrays.g belongs to row rows[r] of the parameter
+    # a row gradient: row r of arrays.g, or the sum of chain r, belongs to row rows[r] of the parameter
     const int64_t* rows     # NULL: dense
     Py_ssize_t n_rows
+    const Chains* chains    # NULL: no two rows of arrays.g belong together; only for passes that update lazily
+    Py_ssize_t n_values     # rows of arrays.g
     bint ordered            # a row may come twice: they are applied one after the other
     bint lazy               # rows without a gradient stay as they are; else they get a gradient of 0
     const Py_ssize_t* bucket_starts     # if not lazy: the rows of chunk c are

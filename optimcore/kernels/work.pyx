@@ -53,7 +53,7 @@ cdef void cut(const Work* work, Task* task) noexcept nogil:
             whole, task.length = 0, 1
     elif task.rows != NULL and (task.lazy or work.measure != NULL):
         whole = task.n_rows
-        task.length = max(1, whole if task.ordered else CHUNK // max(task.width, 1))
+        task.length = max(1, whole if task.ordered else CHUNK * whole // max(task.n_values * task.width, 1))
     elif task.rows == NULL and (task.centralized or task.backlog != NULL):      # whole rows: their means, their marks
         task.length = max(1, CHUNK // task.width) * task.width
     task.n_chunks = (whole + task.length - 1) // task.length if task.present else 0
@@ -62,7 +62,7 @@ cdef void cut(const Work* work, Task* task) noexcept nogil:
 cdef Py_ssize_t task_elements(const Task* task) noexcept nogil:
     if task.n_chunks == 0:
         return 0
-    return task.size if task.rows == NULL or not task.lazy else task.n_rows * task.width
+    return task.size if task.rows == NULL or not task.lazy else task.n_values * task.width
 
 
 # ---- running
@@ -240,7 +240,7 @@ cdef void update_rows(
             arrays = shifted_gradient(task, first)
             prologue.mean = mean_of_row(work, task, &arrays, task.rows[first] * task.width, prologue)
         work.rule.update_rows[<int>task.layout](
-            hyper, &task.arrays, task.rows, first, end, task.width, prologue)
+            hyper, &task.arrays, task.rows, task.chains, first, end, task.width, prologue)
         first = end
 
 

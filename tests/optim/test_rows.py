@@ -162,6 +162,38 @@ def test_repeated_rows_equal_one_summed_row(case, lazy):
     assert state_of(repeated) == state_of(summed)
 
 
+PATTERNS = {
+    "all different": lambda rng, k: rng.permutation(4 * k)[:k],
+    "one pair": lambda rng, k: np.r_[rng.permutation(4 * k)[: k - 1], 0],
+    "few repeats": lambda rng, k: rng.integers(0, 4 * k, k),
+    "many repeats": lambda rng, k: (4 * k * rng.random(k) ** 8).astype(np.int64),
+    "pairs": lambda rng, k: np.arange(k) // 2,
+    "all equal": lambda rng, k: np.full(k, k),
+}
+
+
+@pytest.mark.parametrize("table, values", [("float32", "float32"), ("float64", "float64"), ("bfloat16", "float32")])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_rows_summed_within_the_step_equal_rows_merged_before(pattern, table, values, restore_runtime):
+    """Widths and counts around the parts of rows that are summed at once, and around chunks."""
+    driver.THREAD_ELEMENTS = 0
+    rng = np.random.default_rng(5)
+    for k, width in [(2, 1), (3000, 15), (2100, 16), (1100, 17), (70, 255), (65, 256), (130, 257), (9, 513)]:
+        shape = (4 * k + 1, width)
+        w = rng.standard_normal(shape).astype(DTYPES[table])
+        rows = RowTensor(PATTERNS[pattern](rng, k), rng.standard_normal((k, width)).astype(DTYPES[values]), shape)
+        merged = RowTensor(*optimcore.merge_rows(rows.indices, rows.values), shape)
+        states = []
+        for gradient, threads in [(merged, 1), (rows, 1), (rows, 2), (rows, 3), (rows, 7)]:
+            optimcore.set_num_threads(threads)
+            optimizer = Case("LazyAdam", dict(weight_decay=0.01)).build({"w": w.copy()})
+            optimizer.stochastic_rounding = True
+            for _ in range(2):
+                optimizer((gradient,))
+            states.append(state_of(optimizer))
+        assert all(state == states[0] for state in states), (k, width)
+
+
 def test_order_of_rows_does_not_matter(case):
     arrays, twin = make_arrays(), make_arrays()
     one, other = build(case, arrays, True), build(case, twin, True)
