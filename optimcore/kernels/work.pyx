@@ -13,6 +13,7 @@ from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT64,
 
 cdef enum:
     BLOCK = 64              # tasks at most in one block, for optimizers with many small parameters
+    ROW_COST = 48           # elements of a row that take as long as fetching the row from somewhere in a table
 
 
 # ---- cutting
@@ -62,7 +63,9 @@ cdef void cut(const Work* work, Task* task) noexcept nogil:
 cdef Py_ssize_t task_elements(const Task* task) noexcept nogil:
     if task.n_chunks == 0:
         return 0
-    return task.size if task.rows == NULL or not task.lazy else task.n_values * task.width
+    if task.rows == NULL or not task.lazy:
+        return task.size
+    return task.n_values * (task.width + ROW_COST)
 
 
 # ---- running
