@@ -12,6 +12,12 @@ ctypedef fused row_t:       # layouts of rows of gradients: values in `g`, sums 
     Float16
     BFloat16
 
+ctypedef fused summed_t:    # layouts whose gradient has the compute type, so that a sum can take its place
+    Float32
+    Float64
+    Float16Mixed
+    BFloat16Mixed
+
 ctypedef fused index_t:
     int32_t
     int64_t
@@ -123,33 +129,35 @@ cdef void update_rows(
         stop = row + width
         a.g = &arrays.g[j * width - row]
         while start < row + width:
-            if chains != NULL and chains.next[j] >= 0:      # part by part: sums are used while the cache has them
-                stop = min(start + BATCH, row + width)
-                sum_chain(arrays, chains.next, j, width, start - row, stop - row, sums)
-                if layout_t is Float64:
-                    a.g = &sums[0] - start
-                elif layout_t is Float32 or layout_t is Float16Mixed or layout_t is BFloat16Mixed:
-                    a.g = <const float*>&sums[0] - start
+            if layout_t in summed_t:
+                if chains != NULL and chains.next[j] >= 0:      # part by part, used while the cache has it
+                    stop = min(start + BATCH, row + width)
+                    sum_chain(arrays, chains.next, j, width, start - row, stop - row, sums)
+                    if layout_t is Float64:
+                        a.g = &sums[0] - start
+                    else:
+                        a.g = <const float*>&sums[0] - start
             update[rule_t, layout_t](&h, &a, start, stop, &p)
             start = stop
 
 
 cdef void sum_chain(
-    const layout_t* arrays, const int32_t* next, Py_ssize_t j, Py_ssize_t width, Py_ssize_t start, Py_ssize_t stop,
+    const summed_t* arrays, const int32_t* next, Py_ssize_t j, Py_ssize_t width, Py_ssize_t start, Py_ssize_t stop,
     double* sums
 ) noexcept nogil:
-    """Sum elements start..stop of the rows of a chain, in order of occurrence."""
-    cdef layout_t a = arrays[0]
-    cdef Py_ssize_t i
-    g = a.zero
-    if layout_t is Float64:
+    """Sum elements start..stop of the rows of a chain, at least two of them, in order of occurrence."""
+    cdef summed_t a = arrays[0]
+    cdef Py_ssize_t i, second = next[j]
+    g = other = a.zero
+    if summed_t is Float64:
         a.slot0 = sums
     else:
         a.slot0 = <float*>sums
     for i in range(start, stop):
         load_gradient(&a, j * width + i, &g)
-        a.slot0[i - start] = g
-    j = next[j]
+        load_gradient(&a, second * width + i, &other)
+        a.slot0[i - start] = g + other
+    j = next[second]
     while j >= 0:
         for i in range(start, stop):
             load_gradient(&a, j * width + i, &g)

@@ -25,6 +25,9 @@ cdef extern from "Python.h":
     # without the automatic exception: what does not fit is converted, not refused
     int PyObject_GetBuffer(object exporter, Py_buffer* view, int flags) noexcept
 
+cdef enum:
+    FEW_REPEATS = 8         # one row in so many may repeat an index; with more, merged rows in one stream are faster
+
 # A caller who promises that no index repeats (`unique` is False) is then taken at his word.
 DEBUG = os.environ.get("OPTIMCORE_DEBUG") == "1"
 
@@ -84,7 +87,7 @@ cdef class RowGradient:
         """Fill in the rest of a task's gradient, or raise IndexError if a row is not in the table.
 
         `merge`: rows that share an index count as their sum. `promised`: the caller says that there are none.
-        `in_place`: they need not be summed, it is enough to know them.
+        `in_place`: they need not be summed, it is enough to know them, which is faster while they are few.
         """
         cdef int64_t lowest, highest
         task.ordered, task.chains = not merge, NULL
@@ -116,6 +119,7 @@ cdef class RowGradient:
         self.check(lowest_index(self.scratch), highest_index(self.scratch), task)
         if u == k:
             return 0
+        in_place = in_place and (k - u) * FEW_REPEATS <= k
         if refuse:
             raise ValueError(
                 f"{self.name} must not repeat an index while unique is False, got {first_repeat(task)} twice")

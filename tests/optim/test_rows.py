@@ -165,6 +165,7 @@ def test_repeated_rows_equal_one_summed_row(case, lazy):
 PATTERNS = {
     "all different": lambda rng, k: rng.permutation(4 * k)[:k],
     "one pair": lambda rng, k: np.r_[rng.permutation(4 * k)[: k - 1], 0],
+    "one long chain": lambda rng, k: np.r_[1 + rng.permutation(4 * k)[: k - k // 8], np.zeros(k // 8, np.int64)],
     "few repeats": lambda rng, k: rng.integers(0, 4 * k, k),
     "many repeats": lambda rng, k: (4 * k * rng.random(k) ** 8).astype(np.int64),
     "pairs": lambda rng, k: np.arange(k) // 2,
