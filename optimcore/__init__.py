@@ -27,7 +27,14 @@ from optimcore.optim import (
     Rprop,
 )
 from optimcore.parameter import Parameter, ParameterTuple
-from optimcore.runtime import get_include, get_num_threads, set_num_threads, show_config
+from optimcore.runtime import (
+    get_include,
+    get_num_threads,
+    get_thread_threshold,
+    set_num_threads,
+    set_thread_threshold,
+    show_config,
+)
 from optimcore.schedules import (
     CosineDecayLR,
     ExponentialDecayLR,
@@ -84,6 +91,7 @@ __all__ = [
     "exponential_decay_lr",
     "get_include",
     "get_num_threads",
+    "get_thread_threshold",
     "global_norm",
     "inverse_decay_lr",
     "merge_rows",
@@ -91,6 +99,7 @@ __all__ = [
     "piecewise_constant_lr",
     "polynomial_decay_lr",
     "set_num_threads",
+    "set_thread_threshold",
     "show_config",
     "unique",
     "warmup_lr",

@@ -5,17 +5,15 @@ The number of threads changes how long a step takes, never its result. There is 
 """
 
 import os
-import threading
 
 import numpy as np
 
 from optimcore._version import __version__
 from optimcore.checks import check_count
+from optimcore.kernels import crew
 
-_lock = threading.Lock()
-_pool = None
-_pool_size = 0
-_num_threads = None
+# Elements from which a second thread pays, where helpers are awake: measured by benchmarks/threshold.py.
+THREAD_THRESHOLD = 1 << 16
 
 
 def default_num_threads():
@@ -61,8 +59,7 @@ def set_num_threads(num_threads):
     The environment variable ``OPTIMCORE_NUM_THREADS`` sets the same at import; without it the default is the number of
     CPUs that the process may use (affinity, control group).
     """
-    global _num_threads
-    _num_threads = check_count("num_threads", num_threads)
+    crew.set_num_threads(check_count("num_threads", num_threads))
 
 
 def get_num_threads():
@@ -75,54 +72,57 @@ def get_num_threads():
     >>> optimcore.get_num_threads()
     2
     """
-    return _num_threads
+    return crew.get_num_threads()
 
 
-def call_helpers(function, count):
-    """Have up to `count` threads of the pool call `function`, some time; do not wait."""
-    try:
-        with _lock:
-            pool = _pool_of(count)
-            for _ in range(count):
-                pool.submit(function)
-    except RuntimeError:  # the interpreter is shutting down: the caller does the work alone
-        pass
+def set_thread_threshold(elements):
+    """Set how many elements a step must go over before it uses more than one thread.
+
+    Parameters
+    ----------
+    elements : int
+        At least 0, which lets the smallest step use all threads.
+
+    Raises
+    ------
+    TypeError
+        If `elements` is not an int.
+    ValueError
+        If it is negative.
+
+    Notes
+    -----
+    The environment variable ``OPTIMCORE_THREAD_THRESHOLD`` sets the same at import. The default is what was measured
+    on one machine; ``python benchmarks/threshold.py`` measures another one.
+    """
+    crew.set_thread_threshold(check_count("elements", elements, least=0))
 
 
-def _pool_of(count):
-    """Return the pool, made anew if it has fewer than `count` threads."""
-    global _pool, _pool_size
-    if _pool_size < count:
-        # imported here: most processes never take a step that is large enough
-        from concurrent.futures import ThreadPoolExecutor
+def get_thread_threshold():
+    """Return how many elements a step must go over before it uses more than one thread.
 
-        if _pool is not None:
-            _pool.shutdown(wait=False)
-        _pool, _pool_size = ThreadPoolExecutor(count, thread_name_prefix="optimcore"), count
-    return _pool
-
-
-def _forget_pool():
-    """Start over in the child of a fork, which has none of its parent's threads."""
-    global _lock, _pool, _pool_size
-    _lock, _pool, _pool_size = threading.Lock(), None, 0
+    Examples
+    --------
+    >>> import optimcore
+    >>> optimcore.set_thread_threshold(100_000)
+    >>> optimcore.get_thread_threshold()
+    100000
+    """
+    return crew.get_thread_threshold()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
-
-
-def _initial_num_threads():
-    text = os.environ.get("OPTIMCORE_NUM_THREADS")
+def _from_environment(name, default, least):
+    text = os.environ.get(name)
     if not text:
-        return default_num_threads()
+        return default
     try:
-        return check_count("OPTIMCORE_NUM_THREADS", int(text))
+        return check_count(name, int(text), least)
     except ValueError:
-        raise ValueError(f"OPTIMCORE_NUM_THREADS must be an int >= 1, got {text!r}") from None
+        raise ValueError(f"{name} must be an int >= {least}, got {text!r}") from None
 
 
-_num_threads = _initial_num_threads()
+crew.set_num_threads(_from_environment("OPTIMCORE_NUM_THREADS", default_num_threads(), 1))
+crew.set_thread_threshold(_from_environment("OPTIMCORE_THREAD_THRESHOLD", THREAD_THRESHOLD, 0))
 
 
 def get_include():
@@ -149,7 +149,7 @@ def get_config():
         "isa available": ", ".join(isa.available_isas()),
         "compiler": isa.compiler(),
         "flags": isa.flags(),
-        "threads": _num_threads,
+        "threads": crew.get_num_threads(),
         "numpy": np.__version__,
     }
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import optimcore as nn
-from optimcore.kernels import driver
 from optimcore.kernels import isa as builds
 
 
@@ -35,8 +34,8 @@ def net():
 @pytest.fixture
 def restore_runtime():
     """Put threads, ISA build and the least work for threads back as they were."""
-    threads, isa, elements = nn.get_num_threads(), builds.active_isa(), driver.THREAD_ELEMENTS
+    threads, isa, elements = nn.get_num_threads(), builds.active_isa(), nn.get_thread_threshold()
     yield
     nn.set_num_threads(threads)
     builds.use_isa(isa)
-    driver.THREAD_ELEMENTS = elements
+    nn.set_thread_threshold(elements)

@@ -1,23 +1,24 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import optimcore
 from optimcore import runtime
-from optimcore.kernels import driver
+from optimcore.kernels import crew
 from optimcore.kernels import isa as builds
 
 # a step in two threads, and how many of them were ever used
 THREADED_STEP = """
 import numpy as np, optimcore
 from optimcore import runtime
-from optimcore.kernels import driver
+from optimcore.kernels import crew
 from optimcore.kernels import isa as builds
 
-driver.THREAD_ELEMENTS = 0
+optimcore.set_thread_threshold(0)
 optimcore.set_num_threads(2)
 w = optimcore.Parameter(np.ones(200_000, np.float32), name="w")
 opt = optimcore.SGD([w], learning_rate=0.5)
@@ -119,8 +120,8 @@ def test_show_config(capsys):
 
 
 def test_helpers_of_the_pool_take_part(restore_runtime):
-    code = THREADED_STEP + "step(); print(runtime._pool is not None, w.asnumpy().max())"
-    assert run(code).stdout == "True 0.5\n"
+    code = THREADED_STEP + "step(); print(crew.count_helpers(), w.asnumpy().max())"
+    assert run(code).stdout == "1 0.5\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
@@ -133,9 +134,9 @@ warnings.simplefilter("ignore")     # CPython 3.12 warns of any fork with thread
 step()
 child = os.fork()
 if child == 0:
-    assert runtime._pool is None
+    assert crew.count_helpers() == 0
     step()
-    assert runtime._pool is not None
+    assert crew.count_helpers() == 1
     os._exit(0 if (w.asnumpy() == 0.0).all() else 1)
 step()
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), w.asnumpy().max())
@@ -152,13 +153,14 @@ def test_step_while_the_interpreter_shuts_down():
 
 def test_interrupted_call_for_helpers_finishes_the_step(monkeypatch, restore_runtime):
     # Ctrl-C may arrive while helpers are at work: the memory must not go before they are done
-    def interrupt(function, count):
-        function()
+    def interrupt(pool, serve):
+        submit(pool, serve)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runtime, "call_helpers", interrupt)
-    monkeypatch.setattr(driver, "THREAD_ELEMENTS", 0)
-    optimcore.set_num_threads(2)
+    submit = ThreadPoolExecutor.submit
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupt)
+    optimcore.set_thread_threshold(0)
+    optimcore.set_num_threads(2 + crew.count_helpers())
     w = optimcore.Parameter(np.ones(200_000, np.float32), name="w")
     opt = optimcore.SGD([w], learning_rate=0.5)
     gradient = np.ones(200_000, np.float32)
@@ -168,6 +170,60 @@ def test_interrupted_call_for_helpers_finishes_the_step(monkeypatch, restore_run
     monkeypatch.undo()
     opt((gradient,))
     assert (w.asnumpy() == 0.0).all()
+
+
+def test_helpers_go_when_nobody_calls(restore_runtime):
+    code = THREADED_STEP + (
+        "import threading\n"
+        "step()\n"
+        "while crew.count_helpers(): threading.Event().wait(0.001)\n"
+        "step(); print(crew.count_helpers(), w.asnumpy().max())"
+    )
+    assert run(code).stdout == "1 0.0\n"
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_steps_of_several_optimizers_at_once(threads, restore_runtime):
+    # they share helpers, which go and come back in between
+    def train(seed):
+        gradients = np.random.default_rng(seed).standard_normal((300, 70_000), dtype=np.float32)
+        w = optimcore.Parameter(np.zeros(70_000, np.float32), name="w")
+        opt = optimcore.Momentum([w], learning_rate=0.5, momentum=0.5)
+        for gradient in gradients:
+            opt((gradient,))
+        return w.asnumpy()
+
+    optimcore.set_num_threads(1)
+    expected = [train(seed) for seed in range(3)]
+    optimcore.set_thread_threshold(0)
+    optimcore.set_num_threads(threads)
+    with ThreadPoolExecutor(3) as pool:
+        for result, alone in zip(pool.map(train, range(3)), expected, strict=True):
+            np.testing.assert_array_equal(result, alone)
+
+
+@pytest.mark.parametrize("value", [0, 1, np.int64(10**6)])
+def test_set_thread_threshold(value, restore_runtime):
+    optimcore.set_thread_threshold(value)
+    assert optimcore.get_thread_threshold() == value
+
+
+@pytest.mark.parametrize(("value", "error"), [(-1, ValueError), (True, TypeError), (1.5, TypeError)])
+def test_bad_thread_threshold(value, error):
+    with pytest.raises(error, match=f"elements must be .*got {value}"):
+        optimcore.set_thread_threshold(value)
+
+
+def test_environment_sets_the_thread_threshold():
+    code = "import optimcore; print(optimcore.get_thread_threshold())"
+    assert run(code, OPTIMCORE_THREAD_THRESHOLD="123").stdout == "123\n"
+    result = run(code, OPTIMCORE_THREAD_THRESHOLD="-1")
+    assert "ValueError: OPTIMCORE_THREAD_THRESHOLD must be an int >= 0, got '-1'" in result.stderr
+
+
+def test_below_the_threshold_no_helper_is_called():
+    code = THREADED_STEP + "optimcore.set_thread_threshold(200_001); step(); print(crew.count_helpers())"
+    assert run(code).stdout == "0\n"
 
 
 def test_import_loads_numpy_and_nothing_else():

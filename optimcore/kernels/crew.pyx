@@ -1,64 +1,271 @@
 # cython: language_level=3
-"""Threads: run independent blocks of work without the GIL, with the help of the pool."""
+"""Threads: run independent blocks of work without the GIL, together with helpers that wait nearby.
 
-from optimcore import runtime
+A helper is a thread of a `concurrent.futures` pool. Handing work to such a pool costs tens of microseconds, as long as
+a small step takes; so a helper that has done its part stays for a while. First it looks out for the next call, for
+about as long as it would take to wake it. Then it sleeps, and a call rings its bell. If none comes it goes back.
+"""
+import os
+import threading
+
+from libc.string cimport memset
 
 cdef extern from "platform.h":
     void yield_thread() noexcept nogil
+    void relax() noexcept nogil
     long fetch_add(long* counter, long amount) noexcept nogil
+    long exchange(long* flag, long value) noexcept nogil
+    void* load_pointer(void** pointer) noexcept nogil
+    bint replace_pointer(void** pointer, void* expected, void* value) noexcept nogil
+
+cdef extern from "pythread.h":
+    ctypedef void* PyThread_type_lock
+    PyThread_type_lock PyThread_allocate_lock()
+    void PyThread_free_lock(PyThread_type_lock lock)
+    int PyThread_acquire_lock(PyThread_type_lock lock, int wait) nogil
+    int PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int interruptible) nogil
+    void PyThread_release_lock(PyThread_type_lock lock) nogil
+
+cdef enum:
+    MAX_THREADS = 64        # in one call
+    LINE = 64               # bytes of a cache line
+    LOOKS = 1000            # for the next call before a helper sleeps: about 20 microseconds
+    PATIENCE = 5000         # microseconds that it sleeps before it goes
 
 
-cdef class Crew:
-    """The threads of one call: the caller, and those helpers of the pool that wake up in time.
+# ---- settings
 
-    The caller starts at once and takes blocks until none is left; then it waits only for helpers that are inside a
-    block. A helper that wakes up later finds nothing to do and never looks at `work`, which may be gone by then; so
-    nobody ever waits for a busy pool.
+cdef Py_ssize_t num_threads = 1
+cdef Py_ssize_t threshold = 0
+
+
+def set_num_threads(Py_ssize_t value):
+    global num_threads
+    num_threads = value
+
+
+def get_num_threads():
+    return num_threads
+
+
+def set_thread_threshold(Py_ssize_t value):
+    global threshold
+    threshold = value
+
+
+def get_thread_threshold():
+    return threshold
+
+
+cdef Py_ssize_t allowed_threads() noexcept nogil:
+    return num_threads
+
+
+cdef Py_ssize_t threads_for(Py_ssize_t n_elements) noexcept nogil:
+    return num_threads if n_elements >= threshold else 1
+
+
+# ---- one call
+
+# Neighbouring blocks that one thread begins with. It meets the same ones in every step, and finds them in its cache.
+cdef struct Span:
+    long next_block
+    long stop
+    char[<int>LINE] padding         # threads do not wait for each other's counters
+
+cdef struct Call:
+    block_f run
+    const void* work
+    long n_spans
+    long entered            # helpers that have begun, and
+    long finished           # that are done
+    long stopped            # no more blocks are needed
+    Span[<int>MAX_THREADS] spans
+
+
+cdef void prepare(Call* call, block_f run, const void* work, long n_blocks, long threads) noexcept nogil:
+    cdef long s
+    memset(call, 0, sizeof(Call))
+    call.run, call.work, call.n_spans = run, work, threads
+    for s in range(threads):
+        call.spans[s].next_block, call.spans[s].stop = n_blocks * s // threads, n_blocks * (s + 1) // threads
+
+
+cdef void take_blocks(Call* call, long thread) noexcept nogil:
+    """Take the blocks of a thread's own span, then what others have left of theirs."""
+    cdef long s, block
+    for s in range(call.n_spans):
+        span = &call.spans[(thread + s) % call.n_spans]
+        while not call.stopped:
+            block = fetch_add(&span.next_block, 1)
+            if block >= span.stop:
+                break
+            if call.run(call.work, block, thread):
+                exchange(&call.stopped, 1)
+
+
+# ---- helpers
+
+cdef char busy, gone        # their addresses stand for what a helper does that has no call waiting
+
+cdef class Helper:
+    """A thread of the pool that serves one call after the other.
+
+    A caller leaves its call here. Until the helper has taken it, the caller may take it back: nobody ever waits for a
+    helper that has not begun.
     """
-    cdef block_f run
-    cdef const void* work
-    cdef long n_blocks
-    cdef long next_block
-    cdef long inside        # helpers that may be inside a block
-    cdef long helpers       # that have come so far
+    cdef void* call         # that waits for the helper, NULL, or the address of `busy` or `gone`
+    cdef long asleep        # and has to be woken
+    cdef PyThread_type_lock bell
 
-    def help(self):
-        """Take blocks, in a thread of the pool."""
+    def __cinit__(self):
+        self.bell = PyThread_allocate_lock()
+        if self.bell == NULL:
+            raise MemoryError()
+        PyThread_acquire_lock(self.bell, 1)
+
+    def __dealloc__(self):
+        if self.bell != NULL:
+            PyThread_free_lock(self.bell)
+
+    def serve(self):
+        """Serve calls until none comes any more."""
         with nogil:
-            fetch_add(&self.inside, 1)
-            self.take_blocks(1 + fetch_add(&self.helpers, 1))
-            fetch_add(&self.inside, -1)
+            self.serve_calls()
+        _forget(self)
 
-    cdef void lead(self) noexcept nogil:
-        self.take_blocks(0)
-        while fetch_add(&self.inside, 0) != 0:
-            yield_thread()
+    cdef bint take(self, Call* call) noexcept nogil:
+        """Be given a call, if nothing else is to be done."""
+        if not replace_pointer(&self.call, NULL, call):
+            return False
+        if exchange(&self.asleep, 0):
+            PyThread_release_lock(self.bell)
+        return True
 
-    cdef void take_blocks(self, long thread) noexcept nogil:
-        """Take blocks until none is left."""
-        cdef long block = fetch_add(&self.next_block, 1)
-        while block < self.n_blocks:
-            if self.run(self.work, block, thread):
-                fetch_add(&self.next_block, self.n_blocks)      # nobody takes another one
+    cdef bint give_back(self, Call* call) noexcept nogil:
+        """Forget a call that was not begun."""
+        return replace_pointer(&self.call, call, NULL)
+
+    cdef void serve_calls(self) noexcept nogil:
+        cdef Call* call
+        while True:
+            call = <Call*>load_pointer(&self.call)
+            if call != NULL and replace_pointer(&self.call, call, &busy):
+                take_blocks(call, 1 + fetch_add(&call.entered, 1))
+                fetch_add(&call.finished, 1)            # from here on the call may be no more
+                replace_pointer(&self.call, &busy, NULL)
+            elif not self.wait() and replace_pointer(&self.call, NULL, &gone):
                 return
-            block = fetch_add(&self.next_block, 1)
+
+    cdef bint wait(self) noexcept nogil:
+        """Wait for a call; false if none has come for a while."""
+        cdef int look
+        for look in range(LOOKS):
+            if load_pointer(&self.call) != NULL:
+                return True
+            relax()
+        exchange(&self.asleep, 1)
+        if load_pointer(&self.call) == NULL and PyThread_acquire_lock_timed(self.bell, PATIENCE, 0):
+            return True
+        if exchange(&self.asleep, 0):
+            return load_pointer(&self.call) != NULL
+        PyThread_acquire_lock(self.bell, 1)     # somebody was about to ring
+        return True
+
+
+cdef list _helpers = []     # that serve, or soon will
+_pool = None
+_pool_size = 0
+_lock = threading.Lock()
+
+
+def count_helpers():
+    """Return how many threads are waiting nearby, or at work."""
+    return len(_helpers)
+
+
+def _forget(helper):
+    if helper in _helpers:
+        _helpers.remove(helper)
+
+
+def _forget_all():
+    """Start over in the child of a fork, which has none of its parent's threads."""
+    global _lock, _pool, _pool_size
+    _lock, _pool, _pool_size = threading.Lock(), None, 0
+    _helpers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+def _pool_of(count):
+    """Return the pool, made anew if it has fewer than `count` threads."""
+    global _pool, _pool_size
+    if _pool_size < count:
+        # imported here: most processes never take a step that is large enough
+        from concurrent.futures import ThreadPoolExecutor
+
+        if _pool is not None:
+            _pool.shutdown(wait=False)
+        _pool, _pool_size = ThreadPoolExecutor(count, thread_name_prefix="optimcore"), count
+    return _pool
+
+
+cdef int ask_helpers(Call* call, Py_ssize_t count, list asked) except -1:
+    """Give the call to as many helpers as are free, get new ones if there are too few of them; list them."""
+    cdef Helper helper
+    for helper in list(_helpers):
+        if len(asked) == count:
+            return 0
+        if helper.take(call):
+            asked.append(helper)
+    while len(_helpers) < count:
+        helper = Helper()
+        helper.take(call)
+        asked.append(helper)
+        _helpers.append(helper)
+        try:
+            with _lock:
+                _pool_of(count).submit(helper.serve)
+        except RuntimeError:    # the interpreter is shutting down: the caller does the work alone
+            _forget(helper)
+            return 0
+        except BaseException:
+            _forget(helper)
+            raise
+    return 0
+
+
+cdef int dismiss(Call* call, list asked) except -1:
+    """Wait for the helpers that have begun; the others get nothing to do."""
+    cdef Helper helper
+    cdef long begun = 0
+    for helper in asked:
+        begun += not helper.give_back(call)
+    with nogil:
+        while fetch_add(&call.finished, 0) != begun:
+            yield_thread()
+    return 0
 
 
 cdef int run_blocks(block_f run, const void* work, long n_blocks, Py_ssize_t threads) except -1:
-    cdef Crew crew
+    cdef Call call
     cdef long block
-    threads = min(threads, n_blocks)
+    cdef list asked = []
+    threads = min(threads, n_blocks, MAX_THREADS)
     if threads <= 1:
         with nogil:
             for block in range(n_blocks):
                 if run(work, block, 0):
                     break
         return 0
-    crew = Crew()
-    crew.run, crew.work, crew.n_blocks = run, work, n_blocks
+    prepare(&call, run, work, n_blocks, threads)
     try:
-        runtime.call_helpers(crew.help, threads - 1)
-    finally:                # whatever interrupts the calling: a helper may be at work already
+        ask_helpers(&call, threads - 1, asked)
+    finally:                # whatever interrupts the asking: a helper may be at work already
         with nogil:
-            crew.lead()
+            take_blocks(&call, 0)
+        dismiss(&call, asked)
     return 0

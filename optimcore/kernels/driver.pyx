@@ -19,14 +19,13 @@ from libc.string cimport memcmp, memset
 from .backlog cimport (
     COAST_ADAM, COAST_AMSGRAD, COAST_MOMENTUM, add_step, clear_backlog, free_backlog, new_backlog, reserve_step
 )
-from .crew cimport run_blocks
+from .crew cimport run_blocks, threads_for
 from .isa cimport active_table, find_measure, find_rule
 from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT32, FLOAT64
 from .table cimport KernelTable, MeasureKernels, RuleKernels
 from .row_gradient cimport Door, RowGradient
 from .work cimport CHUNK, MAX_HYPERS, Matrices, Segment, Task, Work, arrange, combine_parts, mixed, run_block
 
-from optimcore import runtime
 from optimcore.kernels.arrays import as_bits, as_floats, as_indices, compute_dtype, converted, is_rows
 
 cdef enum:
@@ -37,9 +36,6 @@ cdef extern from "Python.h":
     bint PyObject_CheckBuffer(object exporter) noexcept
     int PyObject_GetBuffer(object exporter, Py_buffer* view, int flags) noexcept
     unsigned long PyThread_get_thread_ident() noexcept
-
-# Elements from which a second thread pays: waking it costs 15 to 40 microseconds, the time of about this much work.
-THREAD_ELEMENTS = 1 << 18
 
 cdef long forks = 0         # that led from the process which imported this module to this one
 
@@ -625,14 +621,13 @@ cdef class Plan:
         return as_bits(converted(array, parameter.dtype if same else compute_dtype(parameter.dtype)))
 
     cdef int run(self) except -1:
-        cdef Py_ssize_t threads = 1
+        cdef Py_ssize_t threads
         arrange(&self.work)
-        if self.work.n_elements >= <Py_ssize_t>THREAD_ELEMENTS:
-            threads = runtime.get_num_threads()
+        threads = threads_for(self.work.n_elements)
         if self.work.measure != NULL:
             self.make_room_for_squares()
         if self.has_matrices or self.fills_tables:
-            self.make_room_for_scratch(max(threads, 1))
+            self.make_room_for_scratch(threads)
         return run_blocks(run_block, &self.work, self.work.n_blocks, threads)
 
     cdef int make_room_for_squares(self) except -1:

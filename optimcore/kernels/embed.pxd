@@ -123,7 +123,7 @@ cdef const void* merged_rows(const Scratch* scratch) noexcept nogil
 
 # ---- threads
 
-# The number of threads that optimcore may use: what `optimcore.set_num_threads` has set. Takes the GIL for a moment.
+# The number of threads that optimcore may use: what `optimcore.set_num_threads` has set.
 cdef int num_threads() noexcept nogil
 
 # Do block number `block` of `work` in thread number `thread`, 0..threads-1. True means that the blocks which nobody has

@@ -7,7 +7,6 @@ from .rules cimport Prologue
 from .storage cimport Arrays, Layout
 from .table cimport KernelTable, RuleKernels
 
-from optimcore import runtime
 
 # The public types of pointers are those of the kernels under names of their own, so that the kernels may change.
 cdef struct Rule:
@@ -155,8 +154,7 @@ cdef const void* merged_rows(const Scratch* scratch) noexcept nogil:
 # ---- threads
 
 cdef int num_threads() noexcept nogil:
-    with gil:
-        return runtime.get_num_threads()
+    return <int>crew.allowed_threads()
 
 
 cdef int run_blocks(block_f run, const void* work, long n_blocks, Py_ssize_t threads) except -1:

@@ -1,4 +1,4 @@
-/* What C11 leaves to the compiler and the system: atomic counters, yielding, and which vector units the CPU has. */
+/* What C11 leaves to the compiler and the system: atomics, waiting, and which vector units the CPU has. */
 #ifndef OPTIMCORE_PLATFORM_H
 #define OPTIMCORE_PLATFORM_H
 
@@ -13,11 +13,33 @@ static inline void yield_thread(void) { SwitchToThread(); }
 static inline void yield_thread(void) { sched_yield(); }
 #endif
 
-/* sequentially consistent: the value before the addition */
+/* sequentially consistent; fetch_add and exchange return the value before */
 #ifdef _MSC_VER
+#include <intrin.h>
 static inline long fetch_add(long *counter, long amount) { return _InterlockedExchangeAdd(counter, amount); }
+static inline long exchange(long *flag, long value) { return _InterlockedExchange(flag, value); }
+static inline int replace_pointer(void **pointer, void *expected, void *value) {
+    return _InterlockedCompareExchangePointer(pointer, value, expected) == expected;
+}
+static inline void *load_pointer(void **pointer) { return _InterlockedCompareExchangePointer(pointer, NULL, NULL); }
 #else
 static inline long fetch_add(long *counter, long amount) { return __atomic_fetch_add(counter, amount, __ATOMIC_SEQ_CST); }
+static inline long exchange(long *flag, long value) { return __atomic_exchange_n(flag, value, __ATOMIC_SEQ_CST); }
+static inline int replace_pointer(void **pointer, void *expected, void *value) {
+    return __atomic_compare_exchange_n(pointer, &expected, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+static inline void *load_pointer(void **pointer) { return __atomic_load_n(pointer, __ATOMIC_SEQ_CST); }
+#endif
+
+/* tell the CPU that this thread only looks whether something has changed */
+#if defined(_MSC_VER)
+static inline void relax(void) { YieldProcessor(); }
+#elif defined(__x86_64__) || defined(__i386__)
+static inline void relax(void) { __builtin_ia32_pause(); }
+#elif defined(__aarch64__)
+static inline void relax(void) { __asm__ volatile("yield"); }
+#else
+static inline void relax(void) { }
 #endif
 
 /* Zeroed memory for a table that is read at random; release it with free(). Large pages save most of the time that

@@ -11,7 +11,6 @@ from reference import Reference
 
 import optimcore
 from optimcore import LARS, AdaFactor, Parameter
-from optimcore.kernels import driver
 from optimcore.kernels import isa as builds
 
 # vectors, stacks of matrices, narrow ones too, matrices of several chunks, more columns than a chunk has elements
@@ -143,7 +142,7 @@ def test_empty_matrices():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_same_bits_for_every_isa_and_thread_count(dtype, restore_runtime):
     """As the law, for matrices of several chunks, narrow and wide."""
-    driver.THREAD_ELEMENTS = 0
+    optimcore.set_thread_threshold(0)
     shapes = [(300, 700), (2, 600, 80), (66, 17000), (90, 70, 3, 3), (9000, 5)]
     initial = random_arrays(shapes, DTYPES[dtype])
     gradients = [list(random_arrays(shapes, DTYPES[dtype], step).values()) for step in range(2)]

@@ -10,7 +10,6 @@ from cases import DTYPES, Case, state_of
 
 import optimcore
 from optimcore import RowTensor
-from optimcore.kernels import driver
 from optimcore.kernels import isa as builds
 
 CASES = [
@@ -40,11 +39,11 @@ def case(request):
 
 @pytest.fixture
 def restore_runtime():
-    threads, isa, elements = optimcore.get_num_threads(), builds.active_isa(), driver.THREAD_ELEMENTS
+    threads, isa, elements = optimcore.get_num_threads(), builds.active_isa(), optimcore.get_thread_threshold()
     yield
     optimcore.set_num_threads(threads)
     builds.use_isa(isa)
-    driver.THREAD_ELEMENTS = elements
+    optimcore.set_thread_threshold(elements)
 
 
 def build(case, use_lazy, dtype=np.float32, shape=SHAPE, **extra):
@@ -288,7 +287,7 @@ def test_kernels_are_centralized_after_catching_up():
 @pytest.mark.parametrize("shape", [(3000, 17), (9000,), (7, 40_000)])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_same_bits_for_every_isa_and_thread_count(case, dtype, shape, restore_runtime):
-    driver.THREAD_ELEMENTS = 0
+    optimcore.set_thread_threshold(0)
     gradients = [random_rows(step, DTYPES[dtype], shape, most=shape[0] // 2) for step in range(3)]
     gradients.append(gradients[0].values.sum() * np.ones(shape, DTYPES[dtype]))
     states = []

@@ -7,7 +7,6 @@ import pytest
 from cases import CASES, CONV_GROUPS, DTYPES, TOLERANCE, conv_arrays, gradients_of, state_of
 
 import optimcore
-from optimcore.kernels import driver
 from optimcore.kernels import isa as builds
 
 # around every vector width, around a chunk (16384 elements), and many chunks
@@ -73,7 +72,7 @@ def test_same_bits_for_every_isa_and_thread_count(case, dtype, restore_runtime):
         dict(params=["conv"], grad_centralization=True, weight_decay=0.05),
         dict(params=[name for name in initial if name != "conv"]),
     ]
-    driver.THREAD_ELEMENTS = 0  # threads even for this little work
+    optimcore.set_thread_threshold(0)  # threads even for this little work
     states = []
     for isa in builds.available_isas():
         builds.use_isa(isa)
@@ -269,7 +268,7 @@ def test_loss_goes_down_on_a_parabola_and_on_rosenbrock(case):
 
 
 def test_optimizers_step_at_once_in_several_threads(case, restore_runtime):
-    driver.THREAD_ELEMENTS = 0
+    optimcore.set_thread_threshold(0)
     optimcore.set_num_threads(3)
     arrays = [conv_arrays(seed=7) for _ in range(4)]
     optimizers = [case.build(a, case.conv_groups) for a in arrays]

@@ -12,7 +12,6 @@ from cases import CASES, DTYPES, TOLERANCE, Case, state_of
 
 import optimcore
 from optimcore import RowTensor
-from optimcore.kernels import driver
 from optimcore.kernels import isa as builds
 
 ROW_CASES = [c for c in CASES if c.lars is None and c.cls not in ("Lamb", "LARS", "AdaFactor")]
@@ -207,7 +206,7 @@ def test_order_of_rows_does_not_matter(case):
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_same_bits_for_every_isa_and_thread_count(case, dtype, lazy, restore_runtime):
-    driver.THREAD_ELEMENTS = 0
+    optimcore.set_thread_threshold(0)
     rng = np.random.default_rng(4)
     initial = {"table": rng.standard_normal((3000, 17)), "conv": rng.standard_normal((200, 3, 5))}
     initial = {name: a.astype(DTYPES[dtype]) for name, a in initial.items()}
@@ -419,7 +418,7 @@ def test_repeated_rows_of_every_dtype_in_tables_of_every_dtype(table, values):
 
 
 def test_tables_of_several_dtypes_without_lazy_have_equal_bits_for_every_thread_count(restore_runtime):
-    driver.THREAD_ELEMENTS = 0
+    optimcore.set_thread_threshold(0)
     states = []
     for threads in (1, 2, 4, 7):
         optimcore.set_num_threads(threads)
