@@ -52,7 +52,7 @@ EXTENSIONS = [
     extension("crew", ["-O2", "-g0"], HEADERS),
     *(
         extension(name, ["-O2", "-g0"], HEADERS)
-        for name in ("backlog", "driver", "embed", "isa", "row_gradient", "work")
+        for name in ("backlog", "driver", "embed", "isa", "row_gradient", "stepper", "work")
     ),
     extension("unique", COMMON, HEADERS),
 ]

@@ -115,18 +115,15 @@ class Adam(Optimizer):
             return "adam_amsgrad"
         return "adam_nesterov" if self.use_nesterov else "adam"
 
-    def hypers(self):
-        """Return one tuple per rate: the rate with the bias correction of this step, the betas and eps."""
-        power1, power2 = self._powers.tolist()
+    def hyper(self, lr):
+        """Return the rate with the bias correction of this step, the betas and eps."""
+        power1, power2 = self._powers
         power1, power2 = self._next_powers = power1 * self.beta1, power2 * self.beta2
-        correction = math.sqrt(1.0 - power2) / (1.0 - power1)
-        return [(lr * correction, self.beta1, self.beta2, self.eps) for lr in self._current_rates()]
+        return (lr * (math.sqrt(1.0 - power2) / (1.0 - power1)), self.beta1, self.beta2, self.eps)
 
-    def construct(self, gradients):
-        """Update the parameters; the powers advance only after that has succeeded."""
-        result = super().construct(gradients)
+    def advance(self, gradients):
+        """Let the powers advance."""
         self._powers[0], self._powers[1] = self._next_powers
-        return result
 
 
 class AdamOffload(Adam):

@@ -65,17 +65,11 @@ class AdaMax(Optimizer):
         self.moment2 = self.make_slot("moment2")
         self.build_plan("adamax", self.moment1, self.moment2)
 
-    def hypers(self):
-        """Return one tuple per rate: the rate with the bias correction of this step, the betas and eps."""
-        self._next_power = self.beta1_power.data.item() * self.beta1
-        return super().hypers()
-
     def hyper(self, lr):
-        """Return the corrected rate, the betas and eps."""
+        """Return the rate with the bias correction of this step, the betas and eps."""
+        self._next_power = self.beta1_power.data.item() * self.beta1
         return (lr / (1.0 - self._next_power), self.beta1, self.beta2, self.eps)
 
-    def construct(self, gradients):
-        """Update the parameters; the power advances only after that has succeeded."""
-        result = super().construct(gradients)
+    def advance(self, gradients):
+        """Let the power advance."""
         self.beta1_power.data[...] = self._next_power
-        return result

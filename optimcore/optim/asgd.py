@@ -95,11 +95,9 @@ class ASGD(Optimizer):
         etas = np.where(t == 1, rates, self._etas)
         return list(zip(etas.tolist(), (1.0 - self.lambd * etas).tolist(), self._mus.tolist(), strict=True))
 
-    def construct(self, gradients):
-        """Update the parameters, then set the numbers of the next step for those that had a gradient."""
-        result = super().construct(gradients)
+    def advance(self, gradients):
+        """Set the numbers of the next step for parameters that had a gradient."""
         present = [gradient is not None for gradient in gradients]
         np.copyto(self._etas, self._next_etas, where=present)
         np.copyto(self._mus, self._next_mus, where=present)
         self.steps += present
-        return result

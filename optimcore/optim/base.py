@@ -5,6 +5,7 @@ from itertools import pairwise
 from .. import gradients as gradient_functions
 from ..checks import check_count, check_flag, check_positive
 from ..kernels import driver
+from ..kernels.stepper import Stepper
 from ..parameter import Parameter, ParameterTuple
 from .groups import collect, plain_entries, read_groups
 from .rates import check_decay, check_lengths, is_dynamic, make_rate, read_decay, reader
@@ -12,7 +13,7 @@ from .rates import check_decay, check_lengths, is_dynamic, make_rate, read_decay
 __all__ = ["Optimizer"]
 
 
-class Optimizer:
+class Optimizer(Stepper):
     """Base class of all optimizers: parameters, groups, rates, weight decay and loss scale.
 
     One step is ``opt(gradients)``: it decays, centralizes and unscales the gradients, asks for the rate of this
@@ -125,15 +126,11 @@ class Optimizer:
     1
     """
 
-    _plan = None  # made by build_plan in classes whose rule is a kernel
     _lazy = None  # what `use_lazy` must be: True where a gradient of 0 changes nothing, None where it is free
     _use_lazy = False
     _slot_count = 0
-    _max_grad_norm = None
-    _clips = True  # False if a wrapper does it
     _stochastic_rounding = False
     _rounding_seed = 0
-    _global_step = 0
 
     def __init__(self, learning_rate, parameters, weight_decay=0.0, loss_scale=1.0):
         elements, self.is_group = collect(parameters)
@@ -167,6 +164,7 @@ class Optimizer:
         row_of = {id(rate): row for row, rate in enumerate(distinct)}
         self._rows = [row_of[id(rate)] for rate in rates]
         self._readers = [reader(rate) for rate in distinct]
+        self._only_reader = self._readers[0] if len(distinct) == 1 else None
         self._learning_rate = tuple(rates) if self.is_group_lr else rates[0]
         self._rate_of = {id(p): rate for p, rate in zip(self._parameters, rates, strict=True)}
         if self.is_group:
@@ -185,6 +183,12 @@ class Optimizer:
             self.exec_weight_decay = callable(decay[0]) or decay[0] > 0
         self._decay = [d if flag else 0.0 for d, flag in zip(decay, self.decay_flags, strict=True)]
         self._dynamic_decay = any(callable(d) for d in self._decay)
+        self._decide_on_preparing()
+
+    def _decide_on_preparing(self):
+        """Find out, whenever a setting changes, whether steps have anything to prepare."""
+        clips = self._clips and self._max_grad_norm is not None
+        self._prepares = self._dynamic_decay or clips or self._stochastic_rounding
 
     def _set_centralization(self, flags):
         self.grad_centralization_flags = tuple(flags)
@@ -197,53 +201,13 @@ class Optimizer:
         """Tell whether weight decay applies to the parameter of this name when there are no groups."""
         return "beta" not in name and "gamma" not in name
 
-    def __call__(self, gradients):
-        """Do one step.
-
-        Parameters
-        ----------
-        gradients : tuple or list of array
-            One gradient per parameter, in the order of `parameters`; None leaves a parameter as it is.
-            Gradients are not modified.
-
-        Returns
-        -------
-        object
-            What `construct` returns: True for the optimizers of this package.
-        """
-        if self._clips and self._max_grad_norm is not None and self._plan is None:
-            factor = self.clip_factor(gradient_functions.global_norm(gradients))
-            gradients = gradient_functions.scaled(gradients, factor)
-        result = self.construct(gradients)
-        self._global_step += 1
-        return result
+    def clipped(self, gradients):
+        """Return gradients within `max_grad_norm`, for a subclass without a kernel."""
+        return gradient_functions.scaled(gradients, self.clip_factor(gradient_functions.global_norm(gradients)))
 
     def clip_factor(self, norm):
         """Return the factor that brings gradients of this norm, which carry the loss scale, within `max_grad_norm`."""
         return gradient_functions.clip_factor(norm * self.reciprocal_scale, self._max_grad_norm)
-
-    def construct(self, gradients):
-        """Update the parameters; a subclass with a rule of its own overrides it.
-
-        It is called by ``opt(gradients)``, which advances `global_step` afterwards.
-
-        Raises
-        ------
-        NotImplementedError
-            If the class neither overrides it nor has called `build_plan`.
-        """
-        plan = self._plan
-        if plan is None:
-            raise NotImplementedError(f"{type(self).__name__} must define construct(self, gradients)")
-        hypers = self.hypers()
-        if self._max_grad_norm is None:
-            self.prepare(gradients)
-            plan.step(gradients, hypers)
-        else:
-            with plan.hold(gradients):
-                self.prepare(gradients)
-                plan.step(gradients, hypers)
-        return True
 
     def prepare(self, gradients):
         """Tell the plan what else this step takes: a decay that changes, a limit of the norm, random bits.
@@ -296,17 +260,10 @@ class Optimizer:
         """Leave weight decay and loss scale to a wrapper, for good; return the decay of each parameter."""
         decay, self._decay = self._decay, [0.0] * self.param_length
         self._dynamic_decay = self.exec_weight_decay = self.need_scale = self._clips = False
+        self._decide_on_preparing()
         if self._plan is not None:
             self._plan.decay[:], self._plan.scale[:] = 0.0, 1.0
         return decay
-
-    def hypers(self):
-        """Return the numbers of this step for the kernel: one tuple per different rate."""
-        return list(map(self.hyper, self._current_rates()))
-
-    def hyper(self, lr):
-        """Return the numbers of the rule for one rate, in the kernel's order; a subclass overrides it."""
-        return (lr,)
 
     def make_slot(self, prefix, init="zeros"):
         """Return a slot: one array of the compute dtype per parameter, named ``prefix.name``."""
@@ -393,12 +350,6 @@ class Optimizer:
         if id(parameter) not in self._rate_of:
             raise ValueError(f"{argument} must be in this optimizer, got {parameter.name!r}")
         return self._rate_of[id(parameter)]
-
-    def _current_rates(self):
-        step, readers = self._global_step, self._readers
-        if len(readers) == 1:  # by far the most common, and the cost of a small step is felt
-            return [readers[0](step)]
-        return [read(step) for read in readers]
 
     @property
     def weight_decay(self):
@@ -594,6 +545,7 @@ class Optimizer:
     @max_grad_norm.setter
     def max_grad_norm(self, value):
         self._max_grad_norm = None if value is None else check_positive("max_grad_norm", value)
+        self._decide_on_preparing()
         if value is None and self._plan is not None:
             self._plan.clip = 1.0
 
@@ -627,6 +579,7 @@ class Optimizer:
     @stochastic_rounding.setter
     def stochastic_rounding(self, value):
         self._stochastic_rounding = check_flag("stochastic_rounding", value)
+        self._decide_on_preparing()
         if not value and self._plan is not None:
             self._plan.round_stochastically(None, 0)
 

@@ -30,12 +30,10 @@ class FirstStepOptimizer(Optimizer):
         self._waiting = True
         self.build_plan(rule, *slots, rows=[2 * row + 1 for row in self._rows])
 
-    def construct(self, gradients):
-        """Update the parameters, then note which of them have had their first step."""
-        result = super().construct(gradients)
+    def advance(self, gradients):
+        """Note which parameters have had their first step."""
         if self._waiting:
             self._end_first_steps(gradients)
-        return result
 
     def _end_first_steps(self, gradients):
         for i, gradient in enumerate(gradients):
