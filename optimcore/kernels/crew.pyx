@@ -159,8 +159,8 @@ cdef class Helper:
 
     cdef bint wait(self) noexcept nogil:
         """Wait for a call; false if none has come for a while."""
-        cdef int look
-        for look in range(LOOKS):
+        cdef int _
+        for _ in range(LOOKS):
             if load_pointer(&self.call) != NULL:
                 return True
             relax()
