@@ -6,7 +6,6 @@ from .driver import Plan
 class Stepper:
     _plan: Plan | None
     _readers: list[Callable[[int], float]]
-    _only_reader: Callable[[int], float] | None
     _max_grad_norm: float | None
     _clips: bool
     _prepares: bool

@@ -10,15 +10,14 @@ cdef class Stepper:
     _plan : Plan or None
         None for a class of the user's own without a kernel.
     _readers : list of callable
-        ``read(step)`` of every different rate. `_only_reader` is the first if there are no others, else None.
+        ``read(step)`` of every different rate.
     _max_grad_norm : float or None
     _clips, _prepares : bool
         Whether this optimizer itself clips; whether a step has anything to prepare.
     _global_step : int
     """
     cdef public object _plan
-    cdef public object _readers
-    cdef public object _only_reader
+    cdef public list _readers
     cdef public object _max_grad_norm
     cdef public bint _clips
     cdef public bint _prepares
@@ -78,9 +77,7 @@ cdef class Stepper:
 
     def hypers(self):
         """Return the numbers of this step for the kernel: one tuple per different rate."""
-        if self._only_reader is not None:
-            return [self.hyper(self._only_reader(self._global_step))]
-        return [self.hyper(lr) for lr in self._current_rates()]
+        return [self.hyper(read(self._global_step)) for read in self._readers]
 
     def hyper(self, lr):
         """Return the numbers of the rule for one rate, in the kernel's order; a subclass overrides it."""

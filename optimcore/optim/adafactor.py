@@ -174,11 +174,10 @@ class AdaFactor(Optimizer):
         """int : number of steps done, as `global_step`."""
         return self.global_step
 
-    def _current_rates(self):
-        if not self.relative_step:
-            return super()._current_rates()
-        t = self.global_step + 1
-        return [min(1e-6 * t if self.warmup_init else 1e-2, 1.0 / math.sqrt(t))] * len(self._readers)
+    def _set_rates(self, rates):
+        super()._set_rates(rates)
+        if self.relative_step:
+            self._readers = [_relative_reader(self.warmup_init)] * len(self._readers)
 
     def _beta2(self):
         return 1.0 - (self.global_step + 1) ** -self.decay_rate
@@ -203,6 +202,14 @@ class AdaFactor(Optimizer):
                 plan.trust[:] = size / np.maximum(direction / self.clip_threshold, 1.0)
             plan.step(gradients, hypers)
         return True
+
+
+def _relative_reader(warmup_init):
+    def read(step):
+        t = step + 1
+        return min(1e-6 * t if warmup_init else 1e-2, 1.0 / math.sqrt(t))
+
+    return read
 
 
 def _slot(prefix, parameter, shape):

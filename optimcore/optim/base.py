@@ -164,7 +164,6 @@ class Optimizer(Stepper):
         row_of = {id(rate): row for row, rate in enumerate(distinct)}
         self._rows = [row_of[id(rate)] for rate in rates]
         self._readers = [reader(rate) for rate in distinct]
-        self._only_reader = self._readers[0] if len(distinct) == 1 else None
         self._learning_rate = tuple(rates) if self.is_group_lr else rates[0]
         self._rate_of = {id(p): rate for p, rate in zip(self._parameters, rates, strict=True)}
         if self.is_group:
