@@ -176,7 +176,7 @@ PATTERNS = {
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_rows_summed_within_the_step_equal_rows_merged_before(pattern, table, values, restore_runtime):
     """Widths and counts around the parts of rows that are summed at once, and around chunks."""
-    driver.THREAD_ELEMENTS = 0
+    optimcore.set_thread_threshold(0)
     rng = np.random.default_rng(5)
     for k, width in [(2, 1), (3000, 15), (2100, 16), (1100, 17), (70, 255), (65, 256), (130, 257), (9, 513)]:
         shape = (4 * k + 1, width)
