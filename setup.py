@@ -21,7 +21,7 @@ COMMON = [
 ]
 ISA_FLAGS = {
     "baseline": [],
-    "avx2": ["-mavx2"],
+    "avx2": ["-mavx2", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"],
 }
 KERNELS = "optimcore/kernels"

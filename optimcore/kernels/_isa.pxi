@@ -25,18 +25,19 @@ ctypedef fused index_t:
 cdef enum:
     LANES = 16              # of every reduction, whatever the width of a vector: equal bits on every ISA
     BATCH = 256             # elements that a reduction converts at once
+    STRIP = 128             # elements of 16 bits that an update converts at once
     ROWS_AHEAD = 8          # rows of a table between the one that is asked for and the one that is updated
     PREFETCHED = 128        # elements of a row that are asked for; the CPU sees the rest coming
     MERGE_AHEAD = 8         # rows between the one that is summed and the one that is fetched from memory
 
 
 cdef inline void update(
-    const rule_t* hyper, const layout_t* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
+    const rule_t* hyper, const wide_t* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
 ) noexcept nogil:
     """Update elements start..stop by one rule: the element loop around every formula."""
     # copies, because a store to an array of doubles could otherwise change them as far as the compiler knows
     cdef rule_t h = hyper[0]
-    cdef layout_t a = arrays[0]
+    cdef wide_t a = arrays[0]
     cdef Prologue p = prologue[0]
     cdef Py_ssize_t i
     w = g = a.zero          # variables of the compute type
@@ -101,7 +102,57 @@ cdef inline void update(
         elif rule_t is AdamAmsgradAbsent:
             adam_amsgrad_absent(&h, &w, &a.slot0[i], &a.slot1[i], &a.slot2[i])
         if rule_t is not Gradient:
-            store(&a, i, w, &p.rounding)
+            a.w[i] = w
+
+
+cdef void update_narrow(
+    const rule_t* hyper, const narrow_t* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
+) noexcept nogil:
+    """Update elements start..stop of 16-bit parameters: strip by strip in float32, which the cache keeps."""
+    cdef float[<int>STRIP] w
+    cdef float[<int>STRIP] g
+    cdef Float32 strip
+    cdef Py_ssize_t n
+    strip.slot0, strip.slot1, strip.slot2 = arrays.slot0, arrays.slot1, arrays.slot2
+    while start < stop:
+        n = min(stop - start, STRIP)
+        strip.w = w - start
+        widen(arrays, start, n, w, g)
+        if narrow_t is Float16 or narrow_t is BFloat16:
+            strip.g = g - start
+        else:
+            strip.g = arrays.g
+        update[rule_t, Float32](hyper, &strip, start, start + n, prologue)
+        if rule_t is not Gradient:
+            narrow(arrays, start, n, w, &prologue.rounding)
+        start += n
+
+
+cdef void widen(const narrow_t* arrays, Py_ssize_t start, Py_ssize_t n, float* w, float* g) noexcept nogil:
+    """Read n elements of the parameter, and of the gradient if it is of 16 bits too."""
+    if narrow_t is Float16 or narrow_t is Float16Mixed:
+        float32s_from_float16(w, &arrays.w[start], n)
+    else:
+        float32s_from_bfloat16(w, &arrays.w[start], n)
+    if narrow_t is Float16:
+        float32s_from_float16(g, &arrays.g[start], n)
+    elif narrow_t is BFloat16:
+        float32s_from_bfloat16(g, &arrays.g[start], n)
+
+
+cdef void narrow(
+    const narrow_t* arrays, Py_ssize_t start, Py_ssize_t n, const float* w, const Rounding* r
+) noexcept nogil:
+    """Round n elements of the parameter; random bits depend on the element's number."""
+    if narrow_t is Float16 or narrow_t is Float16Mixed:
+        if r.stochastic:
+            float16s_from_float32_stochastic(&arrays.w[start], w, n, <uint32_t>start, r.key0, r.key1)
+        else:
+            float16s_from_float32(&arrays.w[start], w, n)
+    elif r.stochastic:
+        bfloat16s_from_float32_stochastic(&arrays.w[start], w, n, <uint32_t>start, r.key0, r.key1)
+    else:
+        bfloat16s_from_float32(&arrays.w[start], w, n)
 
 
 cdef void update_rows(
@@ -137,7 +188,10 @@ cdef void update_rows(
                         a.g = &sums[0] - start
                     else:
                         a.g = <const float*>&sums[0] - start
-            update[rule_t, layout_t](&h, &a, start, stop, &p)
+            if layout_t in wide_t:
+                update[rule_t, layout_t](&h, &a, start, stop, &p)
+            else:
+                update_narrow[rule_t, layout_t](&h, &a, start, stop, &p)
             start = stop
 
 
@@ -382,13 +436,13 @@ cdef void enlist(KernelTable* table, const char* name, int slots, const rule_t* 
     kernels.update_rows[<int>FLOAT32] = <update_rows_f>update_rows[rule_t, Float32]
     kernels.update[<int>FLOAT64] = <update_f>update[rule_t, Float64]
     kernels.update_rows[<int>FLOAT64] = <update_rows_f>update_rows[rule_t, Float64]
-    kernels.update[<int>FLOAT16] = <update_f>update[rule_t, Float16]
+    kernels.update[<int>FLOAT16] = <update_f>update_narrow[rule_t, Float16]
     kernels.update_rows[<int>FLOAT16] = <update_rows_f>update_rows[rule_t, Float16]
-    kernels.update[<int>BFLOAT16] = <update_f>update[rule_t, BFloat16]
+    kernels.update[<int>BFLOAT16] = <update_f>update_narrow[rule_t, BFloat16]
     kernels.update_rows[<int>BFLOAT16] = <update_rows_f>update_rows[rule_t, BFloat16]
-    kernels.update[<int>FLOAT16_MIXED] = <update_f>update[rule_t, Float16Mixed]
+    kernels.update[<int>FLOAT16_MIXED] = <update_f>update_narrow[rule_t, Float16Mixed]
     kernels.update_rows[<int>FLOAT16_MIXED] = <update_rows_f>update_rows[rule_t, Float16Mixed]
-    kernels.update[<int>BFLOAT16_MIXED] = <update_f>update[rule_t, BFloat16Mixed]
+    kernels.update[<int>BFLOAT16_MIXED] = <update_f>update_narrow[rule_t, BFloat16Mixed]
     kernels.update_rows[<int>BFLOAT16_MIXED] = <update_rows_f>update_rows[rule_t, BFloat16Mixed]
 
 

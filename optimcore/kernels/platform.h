@@ -83,7 +83,7 @@ static inline void prefetch_span(const void *start, size_t nbytes) {
 
 /* the compiler's own check also asks whether the operating system saves the wide registers */
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
-static inline int cpu_has_avx2(void) { return __builtin_cpu_supports("avx2"); }
+static inline int cpu_has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
 static inline int cpu_has_avx512(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")
         && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");

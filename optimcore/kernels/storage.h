@@ -1,14 +1,19 @@
-/* 16-bit storage types: exact conversion to and from float32, in integer arithmetic.
+/* 16-bit storage types: exact conversion to and from float32.
  *
- * gcc does not vectorize _Float16 and F16C is not on every machine; these few integer operations vectorize on
- * every ISA and give the same bits everywhere. Rounding is to nearest, ties to even. Every selection is a ternary
- * on values that are always computed, so that the loops around them stay free of branches.
+ * In integer arithmetic, because gcc does not vectorize _Float16 and F16C is not on every machine: these operations
+ * vectorize on every ISA. Where the CPU converts float16 by itself it gives the same bits, sooner. Rounding is to
+ * nearest, ties to even. Every selection is a ternary on values that are always computed, so that the loops around
+ * them stay free of branches.
  */
 #ifndef OPTIMCORE_STORAGE_H
 #define OPTIMCORE_STORAGE_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__F16C__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 static inline float float32_from_bits(uint32_t bits) {
     float value;
@@ -87,6 +92,59 @@ static inline uint32_t random_bits(uint32_t i, uint32_t key0, uint32_t key1) {
     x ^= (x >> 15) ^ key1;
     x *= 0x846ca68bu;
     return x ^ (x >> 16);
+}
+
+/* ---- n values at once; they must not overlap */
+
+static inline void float32s_from_float16(float *restrict to, const uint16_t *restrict from, ptrdiff_t n) {
+    ptrdiff_t i = 0;
+#if defined(__AVX512F__)
+    for (; i + 16 <= n; i += 16)
+        _mm512_storeu_ps(to + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from + i))));
+#elif defined(__F16C__)
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + i))));
+#endif
+    for (; i < n; i++)
+        to[i] = float32_from_float16(from[i]);
+}
+
+static inline void float16s_from_float32(uint16_t *restrict to, const float *restrict from, ptrdiff_t n) {
+    ptrdiff_t i = 0;
+#if defined(__AVX512F__)
+    for (; i + 16 <= n; i += 16)
+        _mm256_storeu_si256((__m256i *)(to + i), _mm512_cvtps_ph(_mm512_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *)(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
+#endif
+    for (; i < n; i++)
+        to[i] = float16_from_float32(from[i]);
+}
+
+static inline void float32s_from_bfloat16(float *restrict to, const uint16_t *restrict from, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++)
+        to[i] = float32_from_bfloat16(from[i]);
+}
+
+static inline void bfloat16s_from_float32(uint16_t *restrict to, const float *restrict from, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++)
+        to[i] = bfloat16_from_float32(from[i]);
+}
+
+/* the first value is element number `first` */
+static inline void float16s_from_float32_stochastic(
+    uint16_t *restrict to, const float *restrict from, ptrdiff_t n, uint32_t first, uint32_t key0, uint32_t key1
+) {
+    for (ptrdiff_t i = 0; i < n; i++)
+        to[i] = float16_from_float32_stochastic(from[i], random_bits(first + (uint32_t)i, key0, key1));
+}
+
+static inline void bfloat16s_from_float32_stochastic(
+    uint16_t *restrict to, const float *restrict from, ptrdiff_t n, uint32_t first, uint32_t key0, uint32_t key1
+) {
+    for (ptrdiff_t i = 0; i < n; i++)
+        to[i] = bfloat16_from_float32_stochastic(from[i], random_bits(first + (uint32_t)i, key0, key1));
 }
 
 #endif

@@ -9,12 +9,15 @@ from libc.stdint cimport uint16_t, uint32_t
 
 cdef extern from "storage.h":
     float float32_from_float16(uint16_t half) noexcept nogil
-    uint16_t float16_from_float32(float value) noexcept nogil
     float float32_from_bfloat16(uint16_t bfloat) noexcept nogil
-    uint16_t bfloat16_from_float32(float value) noexcept nogil
-    uint16_t float16_from_float32_stochastic(float value, uint32_t random) noexcept nogil
-    uint16_t bfloat16_from_float32_stochastic(float value, uint32_t random) noexcept nogil
-    uint32_t random_bits(uint32_t i, uint32_t key0, uint32_t key1) noexcept nogil
+    void float32s_from_float16(float* to, const uint16_t* values, Py_ssize_t n) noexcept nogil
+    void float32s_from_bfloat16(float* to, const uint16_t* values, Py_ssize_t n) noexcept nogil
+    void float16s_from_float32(uint16_t* to, const float* values, Py_ssize_t n) noexcept nogil
+    void bfloat16s_from_float32(uint16_t* to, const float* values, Py_ssize_t n) noexcept nogil
+    void float16s_from_float32_stochastic(
+        uint16_t* to, const float* values, Py_ssize_t n, uint32_t first, uint32_t key0, uint32_t key1) noexcept nogil
+    void bfloat16s_from_float32_stochastic(
+        uint16_t* to, const float* values, Py_ssize_t n, uint32_t first, uint32_t key0, uint32_t key1) noexcept nogil
 
 # How the 16-bit storage types are written.
 ctypedef struct Rounding:
@@ -79,6 +82,17 @@ ctypedef fused layout_t:
     Float16Mixed
     BFloat16Mixed
 
+# layouts whose parameters have the compute type, and those of 16 bits
+ctypedef fused wide_t:
+    Float32
+    Float64
+
+ctypedef fused narrow_t:
+    Float16
+    BFloat16
+    Float16Mixed
+    BFloat16Mixed
+
 ctypedef fused compute_t:
     float
     double
@@ -117,24 +131,6 @@ cdef inline void load_gradient(const layout_t* a, Py_ssize_t i, compute_t* g) no
         g[0] = float32_from_float16(a.g[i])
     elif layout_t is BFloat16 and compute_t is float:
         g[0] = float32_from_bfloat16(a.g[i])
-
-
-cdef inline void store(const layout_t* a, Py_ssize_t i, compute_t w, const Rounding* r) noexcept nogil:
-    """Write element i of the parameter, rounded where the storage type is narrower."""
-    if layout_t is Float64 and compute_t is double:
-        a.w[i] = w
-    elif layout_t is Float32 and compute_t is float:
-        a.w[i] = w
-    elif (layout_t is Float16 or layout_t is Float16Mixed) and compute_t is float:
-        if r.stochastic:
-            a.w[i] = float16_from_float32_stochastic(w, random_bits(<uint32_t>i, r.key0, r.key1))
-        else:
-            a.w[i] = float16_from_float32(w)
-    elif (layout_t is BFloat16 or layout_t is BFloat16Mixed) and compute_t is float:
-        if r.stochastic:
-            a.w[i] = bfloat16_from_float32_stochastic(w, random_bits(<uint32_t>i, r.key0, r.key1))
-        else:
-            a.w[i] = bfloat16_from_float32(w)
 
 
 # index of a layout in the kernel tables
