@@ -182,6 +182,17 @@ def test_helpers_go_when_nobody_calls(restore_runtime):
     assert run(code).stdout == "1 0.0\n"
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no process to a CPU")
+def test_helper_on_the_only_cpu_keeps_nobody_waiting():
+    code = (
+        "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        + THREADED_STEP
+        + "for _ in range(200): step()\n"
+        + "print(crew.count_helpers() <= 1, w.asnumpy().max(), w.asnumpy().min())"
+    )
+    assert run(code).stdout == "True -99.0 -99.0\n"
+
+
 @pytest.mark.parametrize("threads", [2, 3, 7])
 def test_steps_of_several_optimizers_at_once(threads, restore_runtime):
     # they share helpers, which go and come back in between

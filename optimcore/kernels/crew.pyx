@@ -12,6 +12,7 @@ from libc.string cimport memset
 
 cdef extern from "platform.h":
     void yield_thread() noexcept nogil
+    long current_cpu() noexcept nogil
     void relax() noexcept nogil
     long fetch_add(long* counter, long amount) noexcept nogil
     long exchange(long* flag, long value) noexcept nogil
@@ -30,6 +31,7 @@ cdef enum:
     MAX_THREADS = 64        # in one call
     LINE = 64               # bytes of a cache line
     LOOKS = 1000            # for the next call before a helper sleeps: about 20 microseconds
+    REST = 15               # calls without a helper that only kept the caller from working
     PATIENCE = 5000         # microseconds that it sleeps before it goes
 
 
@@ -77,6 +79,7 @@ cdef struct Call:
     block_f run
     const void* work
     long n_spans
+    long cpu                # of the caller
     long entered            # helpers that have begun, and
     long finished           # that are done
     long stopped            # no more blocks are needed
@@ -86,7 +89,7 @@ cdef struct Call:
 cdef void prepare(Call* call, block_f run, const void* work, long n_blocks, long threads) noexcept nogil:
     cdef long s
     memset(call, 0, sizeof(Call))
-    call.run, call.work, call.n_spans = run, work, threads
+    call.run, call.work, call.n_spans, call.cpu = run, work, threads, current_cpu()
     for s in range(threads):
         call.spans[s].next_block, call.spans[s].stop = n_blocks * s // threads, n_blocks * (s + 1) // threads
 
@@ -116,6 +119,7 @@ cdef class Helper:
     """
     cdef void* call         # that waits for the helper, NULL, or the address of `busy` or `gone`
     cdef long asleep        # and has to be woken
+    cdef long rest          # calls that it leaves out, because it was on the caller's CPU: all others are busy
     cdef PyThread_type_lock bell
 
     def __cinit__(self):
@@ -136,6 +140,9 @@ cdef class Helper:
 
     cdef bint take(self, Call* call) noexcept nogil:
         """Be given a call, if nothing else is to be done."""
+        if self.rest > 0:
+            fetch_add(&self.rest, -1)
+            return False
         if not replace_pointer(&self.call, NULL, call):
             return False
         if exchange(&self.asleep, 0):
@@ -152,6 +159,7 @@ cdef class Helper:
             call = <Call*>load_pointer(&self.call)
             if call != NULL and replace_pointer(&self.call, call, &busy):
                 take_blocks(call, 1 + fetch_add(&call.entered, 1))
+                exchange(&self.rest, REST if call.cpu == current_cpu() else 0)
                 fetch_add(&call.finished, 1)            # from here on the call may be no more
                 replace_pointer(&self.call, &busy, NULL)
             elif not self.wait() and replace_pointer(&self.call, NULL, &gone):
@@ -160,7 +168,7 @@ cdef class Helper:
     cdef bint wait(self) noexcept nogil:
         """Wait for a call; false if none has come for a while."""
         cdef int _
-        for _ in range(LOOKS):
+        for _ in range(0 if self.rest else LOOKS):
             if load_pointer(&self.call) != NULL:
                 return True
             relax()

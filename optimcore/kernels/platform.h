@@ -31,6 +31,13 @@ static inline int replace_pointer(void **pointer, void *expected, void *value) {
 static inline void *load_pointer(void **pointer) { return __atomic_load_n(pointer, __ATOMIC_SEQ_CST); }
 #endif
 
+/* number of the CPU that this thread is on; where the system does not tell, a number that no two calls share */
+#ifdef __linux__
+static inline long current_cpu(void) { return sched_getcpu(); }
+#else
+static inline long current_cpu(void) { static long calls; return fetch_add(&calls, 1); }
+#endif
+
 /* tell the CPU that this thread only looks whether something has changed */
 #if defined(_MSC_VER)
 static inline void relax(void) { YieldProcessor(); }
