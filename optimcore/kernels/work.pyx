@@ -13,6 +13,7 @@ from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT64,
 
 cdef enum:
     BLOCK = 64              # tasks at most in one block, for optimizers with many small parameters
+    TASK_COST = 256         # elements that take as long as telling another core of a task
     ROW_COST = 48           # elements of a row that take as long as fetching the row from somewhere in a table
 
 
@@ -28,7 +29,7 @@ cdef void arrange(Work* work) noexcept nogil:
         cut(work, task)
         task.first_chunk = work.n_chunks
         work.n_chunks += task.n_chunks
-        work.n_elements += task_elements(task)
+        work.n_elements += max(0, task_elements(task) - <Py_ssize_t>TASK_COST)
         if task.n_chunks == 0:
             continue
         # a small task joins the segment before it, unless that one is a large task or has enough
