@@ -9,6 +9,7 @@ from time import perf_counter
 import limits
 import numpy as np
 import pytest
+import threshold
 
 import optimcore
 from optimcore.kernels import isa
@@ -71,6 +72,7 @@ def machine():
         "cpu": cpu_name(),
         "cpus": str(os.cpu_count()),
         "isa": isa.active_isa(),
+        "two threads from": f"{optimcore.get_thread_threshold():,} elements on",
         "compiler": isa.compiler(),
         "version": optimcore.__version__,
         "numpy": np.__version__,
