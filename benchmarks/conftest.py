@@ -72,7 +72,7 @@ def machine():
         "cpu": cpu_name(),
         "cpus": str(os.cpu_count()),
         "isa": isa.active_isa(),
-        "two threads from": f"{optimcore.get_thread_threshold():,} elements on",
+        "second thread from": f"{optimcore.get_thread_threshold():,} elements ({threshold.THRESHOLD:,} measured)",
         "compiler": isa.compiler(),
         "version": optimcore.__version__,
         "numpy": np.__version__,

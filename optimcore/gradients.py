@@ -64,7 +64,7 @@ def global_norm(gradients):
     5.0
     """
     plan, arrays = _reader(gradients)
-    return norm_of(plan.measure("norm", arrays))
+    return norm_of(plan.measure("gradient_norm", arrays))
 
 
 def clip_by_global_norm(gradients, max_norm):

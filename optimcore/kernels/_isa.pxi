@@ -264,21 +264,26 @@ cdef void measure(
         n = min(stop - start, BATCH)
         for i in range(n):
             load(&a, start + i, &w, &g)
-            clip(&p, &g)
-            if measure_t not in decoupled_t:
-                decay(&p, &g, w)
-            centralize_and_unscale(&p, &g)
+            if measure_t not in raw_t:
+                clip(&p, &g)
+                if measure_t not in decoupled_t:
+                    decay(&p, &g, w)
+                centralize_and_unscale(&p, &g)
             if measure_t is Norm:
                 norm(w, g, &x, &y)
+            elif measure_t is GradientNorm:
+                gradient_norm(g, &x, &y)
             elif measure_t is Finite:
                 finite(g, &x, &y)
             elif measure_t is Lamb:
                 lamb_norms(&h, &p, w, g, a.slot0[start + i], a.slot1[start + i], &x, &y)
             elif measure_t is Adafactor:
                 adafactor_norms(&h, &p, w, g, a.slot0[start + i], &x, &y)
-            x_batch[i] = x * x
+            if measure_t not in gradient_only_t:
+                x_batch[i] = x * x
             y_batch[i] = y * y
-        add_to_lanes(x_lanes, x_batch, n)
+        if measure_t not in gradient_only_t:
+            add_to_lanes(x_lanes, x_batch, n)
         add_to_lanes(y_lanes, y_batch, n)
         start += n
     squares[0] += sum_of_lanes(x_lanes)
@@ -490,6 +495,7 @@ enlist[AdamAbsent](&table, "adam_absent", 2, NULL)
 enlist[AdamAmsgradAbsent](&table, "adam_amsgrad_absent", 3, NULL)
 
 enlist_measure[Norm](&table, "norm", NULL)
+enlist_measure[GradientNorm](&table, "gradient_norm", NULL)
 enlist_measure[Finite](&table, "finite", NULL)
 enlist_measure[Lamb](&table, "lamb", NULL)
 enlist_measure[Adafactor](&table, "adafactor", NULL)

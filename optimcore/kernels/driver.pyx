@@ -428,11 +428,12 @@ cdef class Plan:
 
         Parameters
         ----------
-        measure : {'norm', 'finite', ...}
-            'norm': the parameter and the gradient as it came. 'finite': 0 and, unless all of the gradient is finite,
-            NaN; it stops at the first NaN that it meets. Others belong to a rule, and see what the rule would see.
+        measure : {'norm', 'gradient_norm', 'finite', ...}
+            'norm': the parameter and the gradient as it came. 'gradient_norm': 0 and that gradient. 'finite': 0 and,
+            unless all of the gradient is finite, NaN; it stops at the first NaN that it meets. Others belong to a rule,
+            and see what the rule would see.
         gradients, hypers
-            As for `step`; 'norm' and 'finite' need no hypers.
+            As for `step`; these three need no hypers.
 
         Returns
         -------

@@ -522,8 +522,28 @@ cdef inline void finite(real_t g, double* x, double* y) noexcept nogil:
     y[0] = <double>(g - g)
 
 
+ctypedef struct GradientNorm:
+    double lr               # not used
+
+cdef inline void gradient_norm(real_t g, double* x, double* y) noexcept nogil:
+    x[0] = 0
+    y[0] = <double>g
+
+
 ctypedef fused measure_t:
     Norm
+    GradientNorm
     Finite
     Lamb
     Adafactor
+
+# measures that see gradients as they came
+ctypedef fused raw_t:
+    Norm
+    GradientNorm
+    Finite
+
+# measures of gradients alone: the first quantity is 0
+ctypedef fused gradient_only_t:
+    GradientNorm
+    Finite

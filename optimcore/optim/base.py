@@ -217,7 +217,7 @@ class Optimizer(Stepper):
         if self._dynamic_decay:
             plan.decay[:] = self._scaled_decay()
         if self._clips and self._max_grad_norm is not None:
-            plan.clip = self.clip_factor(gradient_functions.norm_of(plan.measure("norm", gradients)))
+            plan.clip = self.clip_factor(gradient_functions.norm_of(plan.measure("gradient_norm", gradients)))
         if self._stochastic_rounding:
             plan.round_stochastically(self.rounding_seed, self.global_step)
 
