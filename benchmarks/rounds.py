@@ -5,25 +5,29 @@ It runs in the virtual environment of one revision, on the workloads that lie be
     list        answer: ids of the gate's workloads, separated by tabs
     make ID     build the workload, call it until it is warm; answer: seconds of a call, or an error
     run N       call it once, then N times; answer: seconds of one of the N calls
+
+Seconds are those of the CPU: with one thread, nothing waits but for others that have the CPU meanwhile.
 """
 
 import gc
 import sys
-from time import perf_counter
+import time
 
 from workloads import WORKLOADS
 
 import optimcore
 
+# not on Windows, where they are counted in ticks
+seconds = time.process_time if time.get_clock_info("process_time").resolution < 1e-6 else time.perf_counter
 WARM = 0.004  # seconds of calls before anything counts: caches, pages, and the interpreter's specialized instructions
 
 
 def time_calls(step, calls):
     """Return the mean seconds of a call."""
-    start = perf_counter()
+    start = seconds()
     for _ in range(calls):
         step()
-    return (perf_counter() - start) / calls
+    return (seconds() - start) / calls
 
 
 def warm(step):
