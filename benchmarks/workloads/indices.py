@@ -1,5 +1,7 @@
 """Indices of rows, in the patterns that matter."""
 
+from functools import lru_cache
+
 import numpy as np
 
 __all__ = ["PATTERNS", "TABLE", "make_indices", "zipf"]
@@ -24,6 +26,11 @@ PATTERNS = {
 }
 
 
-def make_indices(pattern, k):
-    """Return k indices, the same in every run."""
+@lru_cache(maxsize=16)
+def _indices(pattern, k):
     return PATTERNS[pattern](np.random.default_rng(k), k)
+
+
+def make_indices(pattern, k):
+    """Return a new array of k indices, the same in every run; to draw them takes longer than most measurements."""
+    return _indices(pattern, k).copy()

@@ -40,6 +40,16 @@ def make_adam(count=1, groups=list, rate=lambda: 1e-4):
     return Run(step, lambda: arrays, optimizer=optimizer)
 
 
+def make_pipeline():
+    """Return the Run of Adam with all that it does to gradients: unscale, clip by norm, decay, and centralize."""
+    shapes = [(64, 64, 3, 3)] * 10
+    group = dict(params=parameters_of(shapes), weight_decay=1e-4, grad_centralization=True)
+    optimizer = optimcore.Adam([group], 1e-4, loss_scale=1024.0)
+    optimizer.max_grad_norm = 1.0
+    gradients = tuple(normals(shape, start=1000 + i) for i, shape in enumerate(shapes))
+    return Run(partial(optimizer, gradients), lambda: [p.data for p in optimizer.parameters])
+
+
 def make_get_lr():
     """Return the Run of `get_lr`."""
     optimizer = make_adam().optimizer
@@ -78,6 +88,7 @@ AROUND = {
     "schedule": partial(make_adam, rate=cosine),
     "10 tensors": partial(make_adam, 10),
     "10 tensors in two groups": partial(make_adam, 10, two_groups),
+    "10 convolutions, clipped and more": make_pipeline,
     "get_lr": make_get_lr,
     "construction, 1 tensor of 1e3": partial(make_construction, [1000]),
     "construction, ResNet-50": partial(make_construction, SHAPES),
@@ -88,5 +99,7 @@ def _workload(name, case, make, quick):
     return Workload("overhead", name, case, make, None, 1, quick)
 
 
-WORKLOADS = [_workload(name, "1 element", partial(make_call, name), True) for name in RULES]
-WORKLOADS += [_workload("adam", case, make, "construction" not in case) for case, make in AROUND.items()]
+ONE_PER_CLASS = {(rule.cls, rule.wrap is None): name for name, rule in reversed(RULES.items())}.values()
+QUICK = ("listed rates", "schedule", "10 tensors in two groups", "10 convolutions, clipped and more")
+WORKLOADS = [_workload(name, "1 element", partial(make_call, name), name in ONE_PER_CLASS) for name in RULES]
+WORKLOADS += [_workload("adam", case, make, case in QUICK) for case, make in AROUND.items()]
