@@ -3,10 +3,10 @@
 It runs in the virtual environment of one revision, on the workloads that lie beside this file.
 
     list        answer: ids of the gate's workloads, separated by tabs
-    make ID     build the workload, call it until it is warm; answer: seconds of a call, or an error
-    run N       call it once, then N times; answer: seconds of one of the N calls
+    make ID     build the workload, call it until it is warm; answer: seconds of the fastest call, or an error
+    run N       call it once, then N times; answer: seconds of the CPU that one of the N calls took
 
-Seconds are those of the CPU: with one thread, nothing waits but for others that have the CPU meanwhile.
+Of the CPU, not of the clock: with one thread, a call waits for nothing but others that have the CPU meanwhile.
 """
 
 import gc
@@ -18,23 +18,23 @@ from workloads import WORKLOADS
 import optimcore
 
 # not on Windows, where they are counted in ticks
-seconds = time.process_time if time.get_clock_info("process_time").resolution < 1e-6 else time.perf_counter
+cpu_time = time.process_time if time.get_clock_info("process_time").resolution < 1e-6 else time.perf_counter
 WARM = 0.004  # seconds of calls before anything counts: caches, pages, and the interpreter's specialized instructions
 
 
-def time_calls(step, calls):
+def time_calls(step, calls, clock):
     """Return the mean seconds of a call."""
-    start = seconds()
+    start = clock()
     for _ in range(calls):
         step()
-    return (seconds() - start) / calls
+    return (clock() - start) / calls
 
 
 def warm(step):
     """Call for some time; return the seconds of the fastest call."""
-    times = [time_calls(step, 1) for _ in range(3)]
-    while sum(times) < WARM:
-        times.append(time_calls(step, 1))
+    times = []
+    while len(times) < 3 or sum(times) < WARM:
+        times.append(time_calls(step, 1, time.perf_counter))  # time of the CPU may stand still for so long
     return min(times)
 
 
@@ -56,7 +56,7 @@ def main():
                 answer = warm(run.step)
             else:
                 run.step()  # the other process has had the cache
-                answer = time_calls(run.step, int(argument))
+                answer = time_calls(run.step, int(argument), cpu_time)
         except Exception as error:
             answer = f"{type(error).__name__}: {error}".replace("\n", " ")
         print(answer, flush=True)

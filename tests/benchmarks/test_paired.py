@@ -35,15 +35,15 @@ def simulate(rng, names, pairs, change=0.0):
     return dict(zip(names, np.log(times[1] / times[0]).tolist(), strict=True))
 
 
-def gate(rng, change, workloads=30):
+def gate(rng, change, workloads=60):
     """Screen, then measure the suspects anew, as the gate does; return what is not "same"."""
-    suspicious = suspects(simulate(rng, [f"{i}" for i in range(workloads)], 10, change))
+    suspicious = suspects(simulate(rng, [f"{i}" for i in range(workloads)], 8, change))
     found = compare(simulate(rng, suspicious, 30, change))
     return {name: c.verdict for name, c in found.items() if c.verdict != "same"}
 
 
 def test_equal_revisions_raise_no_alarm():
-    """A hundred runs with 30 workloads."""
+    """A hundred runs with 60 workloads."""
     rng = np.random.default_rng(0)
     assert [gate(rng, 0) for _ in range(100)] == [{}] * 100
 
