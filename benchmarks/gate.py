@@ -171,7 +171,7 @@ def compare_instructions(wheels, options):
         names = quick_workloads(python, options.only)
         new = instructions.count(python, names, folder)
         if options.update:
-            instructions.write(new)
+            instructions.write(instructions.updated(instructions.read(), new) if options.only else new)
             return True
         table = instructions.read()
         differing = instructions.differing(table["made with"], new["made with"])
@@ -192,7 +192,9 @@ def main():
         "--base", help="default: where the branch left main; on main, HEAD if files changed, else HEAD~"
     )
     parser.add_argument("--instructions", action="store_true", help="count instructions instead of measuring time")
-    parser.add_argument("--update", action="store_true", help="write what --instructions counts into the table")
+    parser.add_argument(
+        "--update", action="store_true", help="write what --instructions counts into the table (with --only, its part)"
+    )
     parser.add_argument("--only", default="", metavar="TEXT", help="workloads with this in their id")
     parser.add_argument("--confidence", type=float, default=0.99, help="of all verdicts together (%(default)s)")
     parser.add_argument("--effect", type=float, default=0.03, help="least change that counts (%(default)s)")

@@ -101,6 +101,19 @@ def compare(table, counts, exact):
     return lines, good
 
 
+def updated(table, new):
+    """Return the table with counts of some workloads replaced by new ones.
+
+    Raises
+    ------
+    SystemExit
+        If they were made with something else than the rest of the table.
+    """
+    if differs := differing(table["made with"], new["made with"]):
+        raise SystemExit(f"{TABLE.name} was made elsewhere ({differs}): update all of it, without --only")
+    return {"made with": table["made with"], "counts": table["counts"] | new["counts"]}
+
+
 def read():
     """Return what `count` returned when the table was made."""
     return json.loads(TABLE.read_text())

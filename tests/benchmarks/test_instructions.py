@@ -42,6 +42,21 @@ def test_what_only_one_side_has(exact):
     assert [line.split()[-1] for line in lines if line.startswith("avx2")] == ["+0.0%", "gone", "new"]
 
 
+def test_update_of_some_keeps_the_others():
+    """New ones come last; what the table was made with stays."""
+    made = {"compiler": "gcc 12.2.0"}
+    new = {"avx2 dense/sgd/1e3": 9000, "avx2 dense/lion/1e3": 15000}
+    found = instructions.updated({"made with": made, "counts": TABLE}, {"made with": made, "counts": new})
+    assert found == {"made with": made, "counts": TABLE | new}
+
+
+def test_update_of_some_does_not_mix_compilers():
+    """Half a table from one compiler and half from another would fit neither."""
+    tables = [{"made with": {"compiler": name}, "counts": TABLE} for name in ("gcc 12.2.0", "gcc 14.1")]
+    with pytest.raises(SystemExit, match=r"gcc 12\.2\.0, here gcc 14\.1"):
+        instructions.updated(*tables)
+
+
 def test_other_compiler_is_named():
     """Points that differ are said with both values; equal ones are not."""
     table = {"compiler": "gcc 12.2.0", "numpy": "2.4.6"}
