@@ -6,12 +6,12 @@ Usage: python benchmarks/gate.py [--base REV]                             time, 
 Exits with 1 if something is slower. Two revisions are built and installed into two virtual environments; the workloads
 are those of the working tree, for both.
 
-Time. Processes of both revisions live side by side on one CPU and are called in turn: base, revision, revision, base,
-a few milliseconds each, so that what the machine does hits neighbours alike. The median of the log ratios of neighbours
-is one value for this pair of processes. Where data lies in physical memory can cost some ten percent if it just fits
-into a cache, and where code lies, some percent: hence data is made several times, in many pairs of processes. All
-workloads are screened with some pairs; those that seem changed are measured anew with more, and it is these values
-alone that decide (see `paired`).
+Time. Processes of both revisions live side by side on one CPU and are called in turn: base, revision, revision, base, a
+few milliseconds each, so that what the machine does hits neighbours alike; what counts is the time that the CPU gives
+them, not what passes while others have it. The median of the log ratios of neighbours is one value for this pair of
+processes. Where data lies in physical memory can cost some ten percent if it just fits into a cache, and where code
+lies, some percent: hence data is made several times, in many pairs of processes. All workloads are screened with some
+pairs; those that seem changed are measured anew with more, and it is these values alone that decide (see `paired`).
 
 Instructions. Callgrind counts those of one call, for the ISA builds that it can run. See `instructions`.
 """
@@ -153,14 +153,15 @@ def compare_times(pythons, options):
     confirmed = measure(pythons, suspicious, CONFIRM, makes, failures) if suspicious else {}
     progress("")
     found = paired.compare(confirmed, options.confidence, options.effect)
-    print(f"{'workload':44} {'time / base':>11}   {options.confidence:.0%} interval    verdict")
+    width = max(map(len, names), default=0)
+    print(f"{'workload':{width}} {'time / base':>11}   {options.confidence:.0%} interval    verdict")
     for name, values in screened.items():
         screening = paired.compare({name: values}, options.confidence, math.inf)[name]
         c = found.get(name, screening)
         confirmation = f" (screened: {screening.ratio:.3f})" if name in found else ""
-        print(f"{name:44} {c.ratio:11.3f}   {c.low:.3f} to {c.high:.3f}   {c.verdict}{confirmation}")
+        print(f"{name:{width}} {c.ratio:11.3f}   {c.low:.3f} to {c.high:.3f}   {c.verdict}{confirmation}")
     for name, (side, message) in failures.items():
-        print(f"{name:44} {'new: the base cannot run it' if side == 0 else 'fails'}: {message}")
+        print(f"{name:{width}} {'new: the base cannot run it' if side == 0 else 'fails'}: {message}")
     return all(c.verdict != "slower" for c in found.values()) and all(side == 0 for side, _ in failures.values())
 
 
