@@ -27,9 +27,10 @@ def made_with(python):
     """Return what counts depend on, as a dict of strings."""
     options = sysconfig.get_config_var("CONFIG_ARGS") or ""
     found = [option for option in ("--enable-optimizations", "--with-lto", "--enable-shared") if option in options]
+    # isolated: else the checkout would be imported, built or not
     compiled = 'from optimcore.kernels import isa; print(isa.compiler(), end="")'
     return {
-        "compiler": builds.run(python, "-c", compiled, env=builds.environment()),
+        "compiler": builds.run(python, "-I", "-c", compiled, env=builds.environment()),
         "cython": builds.version("Cython"),
         "python": " ".join([platform.python_version(), platform.python_compiler(), *found]),
         "numpy": builds.version("numpy"),
