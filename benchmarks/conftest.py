@@ -2,8 +2,10 @@
 
 import os
 import platform
+import shlex
 import statistics
 from functools import lru_cache
+from importlib import metadata
 from time import perf_counter
 
 import limits
@@ -19,27 +21,43 @@ LEAST_ROUNDS, MOST_ROUNDS = 5, 2000
 BUDGET = 0.08  # seconds per measurement, if that makes LEAST_ROUNDS
 KEPT_LIMITS = 4
 SMALL = 10**6  # bytes: below, a second thread may not pay
+# distributions, as they are named where they are published
+PEERS = (
+    "torch",
+    "fbgemm-gpu-cpu",
+    "pandas",
+    "pyarrow",
+    "tensorflow-cpu",
+    "tensorflow",
+    "keras",
+    "optax",
+    "jax",
+    "mindspore",
+)
 
 summary = []
 
 
 def pytest_addoption(parser):
-    """Add --peers."""
+    """Add --peers and --sizes."""
     parser.addoption("--peers", action="store_true", help="also time every other package that can be imported")
+    parser.addoption("--sizes", action="store_true", help="also time optimcore on sizes between, for plots")
 
 
 def pytest_configure(config):
     """Name the marker, and let no garbage be collected within a round."""
     config.addinivalue_line("markers", "peer: of another package; needs --peers")
+    config.addinivalue_line("markers", "between: of a size that only plots have; needs --sizes")
     config.option.benchmark_disable_gc = True
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out the peers that nobody asked for."""
-    if not config.getoption("--peers"):
-        peers = [item for item in items if item.get_closest_marker("peer")]
-        config.hook.pytest_deselected(items=peers)
-        items[:] = [item for item in items if item not in peers]
+    """Leave out the peers and the sizes that nobody asked for."""
+    for marker, option in (("peer", "--peers"), ("between", "--sizes")):
+        if not config.getoption(option):
+            left_out = {item for item in items if item.get_closest_marker(marker)}
+            config.hook.pytest_deselected(items=list(left_out))
+            items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_report_header():
@@ -47,11 +65,28 @@ def pytest_report_header():
     return "optimcore: " + ", ".join(f"{key} {value}" for key, value in machine().items())
 
 
-def pytest_benchmark_update_machine_info(machine_info):
-    """Put the same into the JSON, and how fast memory is."""
+def pytest_benchmark_update_machine_info(config, machine_info):
+    """Put the same into the JSON, the command, versions of peers, and how fast memory is."""
     machine_info["optimcore"] = machine()
+    machine_info["command"] = command(config.invocation_params.args)
+    if config.getoption("--peers"):
+        machine_info["peers"] = {name: version for name in PEERS if (version := version_of(name))}
     if limits.is_available():
         machine_info["limits"] = bandwidths()
+
+
+def command(arguments):
+    """Return the command line without what says where to write."""
+    shown = (str(a) for a in arguments if not str(a).startswith("--benchmark-json"))
+    return shlex.join(["pytest", *shown])
+
+
+def version_of(package):
+    """Return the version of a package, None if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @lru_cache

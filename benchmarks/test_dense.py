@@ -4,6 +4,7 @@ import pytest
 from peers.dense import PEERS
 from peers.peer import assert_agreement, parametrize
 from workloads import WORKLOADS
+from workloads.dense import BETWEEN
 
 DENSE = [w for w in WORKLOADS.values() if w.group == "dense"]
 FLOAT32 = [w for w in DENSE if w.limit[1]["dtype"] == "float32"]
@@ -12,6 +13,13 @@ FLOAT32 = [w for w in DENSE if w.limit[1]["dtype"] == "float32"]
 @pytest.mark.parametrize("workload", DENSE, ids=lambda w: w.id)
 def test_dense(measure, workload, threads):
     """The time of optimcore."""
+    measure(workload, workload.make().step, threads, limit=True)
+
+
+@pytest.mark.between
+@pytest.mark.parametrize("workload", BETWEEN, ids=lambda w: w.id)
+def test_between(measure, workload, threads):
+    """The time of optimcore on sizes between, for plots."""
     measure(workload, workload.make().step, threads, limit=True)
 
 

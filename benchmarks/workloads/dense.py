@@ -9,7 +9,7 @@ import optimcore
 
 from .workload import Run, Workload
 
-__all__ = ["RULES", "WORKLOADS", "Rule", "make_run", "normals"]
+__all__ = ["BETWEEN", "RULES", "WORKLOADS", "Rule", "make_run", "normals"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ RULES = [
 ]
 RULES = {rule.name: rule for rule in RULES}
 SIZES = {"1e3": 10**3, "1e5": 10**5, "1e7": 10**7}
+SIZES_BETWEEN = {"1e4": 10**4, "1e6": 10**6}
 
 
 @cache
@@ -128,7 +129,7 @@ def stream(rule, sizes, dtype="float32"):
 
 
 def _workload(rule, size, dtype="float32", suffix="", quick=True):
-    n = SIZES[size]
+    n = (SIZES | SIZES_BETWEEN)[size]
     shape = (n // rule.columns, rule.columns) if rule.columns else (n,)
     return Workload(
         "dense",
@@ -147,3 +148,5 @@ WORKLOADS += [_workload(RULES["adam"], "1e5", dtype, f", {dtype}") for dtype in 
 # RMSProp's default: a moment that is kept though it does nothing; others have none
 PLAIN_RMSPROP = replace(RULES["rmsprop"], arguments=dict(learning_rate=1e-4))
 WORKLOADS += [_workload(PLAIN_RMSPROP, size, suffix=", momentum 0", quick=False) for size in SIZES]
+# for plots alone: they tell nothing that the others do not
+BETWEEN = [_workload(rule, size, quick=False) for size in SIZES_BETWEEN for rule in RULES.values()]
