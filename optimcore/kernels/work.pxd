@@ -60,7 +60,7 @@ cdef struct Work:
     Py_ssize_t n_segments
     long n_blocks
     Py_ssize_t n_chunks
-    Py_ssize_t n_elements   # that other threads could take; rows count for more than theirs, small tasks for less
+    Py_ssize_t n_elements   # that other threads could take; rows and small tasks count for less
     const RuleKernels* rule
     const update_f* gradient            # the rule that only writes the prepared gradient
     const total_f* total
