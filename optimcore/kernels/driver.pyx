@@ -19,12 +19,15 @@ from libc.string cimport memcmp, memset
 from .backlog cimport (
     COAST_ADAM, COAST_AMSGRAD, COAST_MOMENTUM, add_step, clear_backlog, free_backlog, new_backlog, reserve_step
 )
-from .crew cimport run_blocks, threads_for
+from .crew cimport allowed_threads, run_blocks, threads_for
 from .isa cimport active_table, find_measure, find_rule
 from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT32, FLOAT64
 from .table cimport KernelTable, MeasureKernels, RuleKernels
 from .row_gradient cimport Door, RowGradient
-from .work cimport CHUNK, MAX_HYPERS, Matrices, Segment, Task, Work, arrange, combine_parts, mixed, run_block
+from .work cimport (
+    ADAPTED_BY_ADAFACTOR, ADAPTED_BY_LAMB, ADAPTED_BY_LARS, CHUNK, MAX_HYPERS, MAX_NUMBERS, NOT_ADAPTED, Matrices,
+    Segment, Task, Work, adapt, arrange, combine_parts, end_of_portion, mixed, run_block
+)
 
 from optimcore.kernels.arrays import as_bits, as_floats, as_indices, compute_dtype, converted, is_rows
 
@@ -68,6 +71,13 @@ _ABSENT_RULES = {
     "adam_amsgrad": ("adam_amsgrad_absent", COAST_AMSGRAD, False),
 }
 
+# adaptation -> the measure that it takes, and whether of the gradients as they came
+_ADAPTATIONS = {
+    "lamb": (ADAPTED_BY_LAMB, "lamb", False),
+    "lars": (ADAPTED_BY_LARS, "norm", True),
+    "adafactor": (ADAPTED_BY_ADAFACTOR, "adafactor", False),
+}
+
 
 def can_catch_up(rule):
     """Tell whether `Plan.catch_up` may be set for this rule."""
@@ -95,7 +105,8 @@ cdef class Plan:
     row_means : sequence of ndarray or None, optional
         For rules over matrices: an array for each parameter that is taken as matrices over its last two axes, with the
         mean square of each row; of shape ``shape[:-1]``, otherwise like a slot. The first slot of such a parameter is
-        that of its columns, of shape ``shape[:-2] + shape[-1:]``. See `factor`.
+        that of its columns, of shape ``shape[:-2] + shape[-1:]``. Only a step with the adaptation "adafactor" moves
+        these means.
 
     Attributes
     ----------
@@ -103,8 +114,8 @@ cdef class Plan:
         Weight decay times loss scale of each parameter, 0 for none. May be written between steps.
     scale : ndarray of float64, shape (n,)
         Reciprocal of the loss scale for each parameter, 1 at first. May be written between steps.
-    trust : ndarray of float64, shape (n,)
-        Factor of the rate for rules that have one per parameter, 1 at first. May be written between steps.
+    numbers : ndarray of float64, shape (n, 8)
+        For `adapt`, in the order of the adaptation's struct. May be written between steps.
     rows : ndarray of intc, shape (n,)
         May be written between steps.
     clip : float
@@ -125,18 +136,22 @@ cdef class Plan:
     cdef Py_ssize_t count
     cdef Py_ssize_t room_for_squares
     cdef Py_ssize_t room_for_scratch
+    cdef MeasureKernels* adaptation_measure
+    cdef bint adaptation_is_raw
     cdef int n_hypers
     cdef bint busy
     cdef unsigned long thread       # that is busy with it
     cdef long forks                 # how many there had been when it began
-    cdef object held                # the gradients that stay open for several passes
+    cdef object held                # the gradients that stay open for several passes,
+    cdef int holds                  # and how many wait for them to be released
+    cdef object interruption        # of a step that was finished nevertheless
     cdef readonly object decay
     cdef readonly object scale
-    cdef readonly object trust
+    cdef readonly object numbers
     cdef readonly object rows
     cdef double[::1] decay_view
     cdef double[::1] scale_view
-    cdef double[::1] trust_view
+    cdef double[:, ::1] numbers_view
     cdef int[::1] rows_view
     cdef uint64_t[::1] keys
     cdef KernelTable* table
@@ -164,9 +179,10 @@ cdef class Plan:
         self.pinned, self.converted = [], []
         if len(slots) != (self.rule.slots if rule is not None else 0):
             raise ValueError(f"slots must be {self.rule.slots} for {rule}, got {len(slots)}")
-        self.decay, self.scale, self.trust = np.zeros(self.count), np.ones(self.count), np.ones(self.count)
+        self.decay, self.scale = np.zeros(self.count), np.ones(self.count)
+        self.numbers = np.zeros((self.count, MAX_NUMBERS))
         self.rows = np.zeros(self.count, np.intc) if rows is None else np.array(rows, np.intc)
-        self.decay_view, self.scale_view, self.trust_view = self.decay, self.scale, self.trust
+        self.decay_view, self.scale_view, self.numbers_view = self.decay, self.scale, self.numbers
         self.rows_view = self.rows
         self.keys = np.array([crc32(name.encode()) for name in names], np.uint64)
         self.n_hypers = self.rows.max(initial=0) + 1
@@ -181,7 +197,7 @@ cdef class Plan:
         self.work.hypers = <double*>allocate(self.n_hypers * MAX_HYPERS, sizeof(double))
         if self.count:
             self.work.decay, self.work.scale = &self.decay_view[0], &self.scale_view[0]
-            self.work.trust, self.work.hyper_rows = &self.trust_view[0], &self.rows_view[0]
+            self.work.numbers, self.work.hyper_rows = &self.numbers_view[0, 0], &self.rows_view[0]
             self.work.keys = &self.keys[0]
         self.work.rule, self.work.total, self.work.clip = self.rule, self.table.total, 1
         self.work.gradient = find_rule(self.table, "gradient").update
@@ -315,6 +331,7 @@ cdef class Plan:
         layout, format, compute_layout, compute_format = _LAYOUTS[parameter.dtype.name]
         door.layout, door.compute_layout = layout, compute_layout
         door.format, door.compute_format = ord(format), ord(compute_format)
+        task.decay = task.scale = task.trust = 1
         task.size = parameter.size
         task.table_rows = parameter.shape[0] if parameter.ndim else 1
         task.width = task.size // task.table_rows if task.size else 0
@@ -389,17 +406,41 @@ cdef class Plan:
             self.fill(hypers)
             if not held:
                 self.collect(gradients, True)
+            if self.work.adaptation != NOT_ADAPTED:
+                self.refuse_rows(gradients)
             if self.catching_up:
                 self.note_step()
-                try:
+            try:
+                if self.work.adaptation == NOT_ADAPTED:
                     self.run()
-                finally:        # the work is done even if something interrupts it
+                else:
+                    self.run_adapted()
+            finally:            # the work is done even if something interrupts it
+                if self.catching_up:
                     self.clear_backlogs()
-            else:
-                self.run()
         finally:
             if not held:
                 self.leave()
+
+    def adapt(self, how):
+        """Let steps first measure each parameter as a whole, and make of it factors of its decay, scale and rate.
+
+        A step does so with a few parameters at a time, and updates them while the cache has them. Gradients must be
+        dense then.
+
+        Parameters
+        ----------
+        how : {'lamb', 'lars', 'adafactor'} or None
+            None: no longer. What each needs to know is in `numbers`.
+        """
+        cdef Py_ssize_t t
+        if how is None:
+            self.work.adaptation = NOT_ADAPTED
+        else:
+            self.work.adaptation, measure, self.adaptation_is_raw = _ADAPTATIONS[how]
+            self.adaptation_measure = find_measure(self.table, measure)
+        for t in range(self.count):
+            self.work.tasks[t].decay = self.work.tasks[t].scale = self.work.tasks[t].trust = 1
 
     def hold(self, gradients):
         """Open gradients for several passes: ``with plan.hold(gradients): ...``.
@@ -407,21 +448,23 @@ cdef class Plan:
         Inside, passes of this thread with the same object do not open them again, and other threads are refused.
         Raises what `step` raises of gradients.
         """
-        if self.enter(gradients):
-            raise RuntimeError("these gradients are held already")
-        try:
-            self.collect(gradients)
-        except BaseException:
-            self.leave()
-            raise
-        self.held = gradients
+        if not self.enter(gradients):
+            try:
+                self.collect(gradients)
+            except BaseException:
+                self.leave()
+                raise
+            self.held = gradients
+        self.holds += 1
         return self
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        self.leave()
+        self.holds -= 1
+        if self.holds == 0:
+            self.leave()
 
     def measure(self, measure, gradients, hypers=None):
         """Sum the squares of two quantities over each parameter, in a pass that only reads.
@@ -462,33 +505,6 @@ cdef class Plan:
                 self.leave()
         return np.asarray(sums)
 
-    def factor(self, gradients, double beta2, double eps):
-        """Move the mean squares of rows and columns by those of the gradients, and find the factors of elements.
-
-        It concerns the parameters that are taken as matrices; without a gradient they keep their means.
-
-        Parameters
-        ----------
-        gradients
-            As for `step`.
-        beta2, eps : float
-            The means are ``beta2 * mean + (1 - beta2) * (mean of squares + eps)``.
-        """
-        cdef bint held = self.enter(gradients)
-        try:
-            self.work.measure, self.work.raw, self.work.until_nan = NULL, False, False
-            self.work.beta2, self.work.eps = beta2, eps
-            if not held:
-                self.collect(gradients)
-            self.work.factoring = True
-            self.run()
-            with nogil:
-                combine_parts(&self.work)
-        finally:
-            self.work.factoring = False
-            if not held:
-                self.leave()
-
     cdef bint enter(self, gradients) except? True:
         """Begin a pass; return whether the gradients are open already. One thread at a time may be inside."""
         if self.busy:
@@ -513,6 +529,7 @@ cdef class Plan:
             self.met_rows = False
         self.converted.clear()
         self.held = None
+        self.holds = 0
         self.busy = False
 
     cdef int fill(self, hypers) except -1:
@@ -589,7 +606,7 @@ cdef class Plan:
             self.row_gradients[i] = RowGradient(f"gradients[{i}], of parameter {self.names[i]!r},")
         rows = self.row_gradients[i]
         if not self.takes_rows or self.has_matrices:
-            raise TypeError(f"{rows.name} must be dense: this optimizer looks at whole parameters, got {gradient!r}")
+            raise self.not_dense(i, gradient)
         self.met_rows = True
         if not (
             gradient.dense_shape == self.parameters[i].shape
@@ -611,6 +628,19 @@ cdef class Plan:
             rows.fill_buckets(task)
         return 0
 
+    cdef int refuse_rows(self, gradients) except -1:
+        cdef Py_ssize_t i
+        if self.met_rows:
+            for i in range(self.count):
+                if self.work.tasks[i].present and self.work.tasks[i].rows != NULL:
+                    raise self.not_dense(i, gradients[i])
+        return 0
+
+    cdef object not_dense(self, Py_ssize_t i, gradient):
+        return TypeError(
+            f"gradients[{i}], of parameter {self.names[i]!r}, must be dense: this optimizer looks at whole parameters, "
+            f"got {gradient!r}")
+
     cdef object convert(self, Py_ssize_t i, gradient):
         """Copy a gradient of another float dtype or memory order, or say why it cannot be one."""
         parameter = self.parameters[i]
@@ -623,13 +653,48 @@ cdef class Plan:
 
     cdef int run(self) except -1:
         cdef Py_ssize_t threads
-        arrange(&self.work)
+        arrange(&self.work, 0, self.count)
         threads = threads_for(self.work.n_elements)
         if self.work.measure != NULL:
             self.make_room_for_squares()
         if self.has_matrices or self.fills_tables:
             self.make_room_for_scratch(threads)
         return run_blocks(run_block, &self.work, self.work.n_blocks, threads)
+
+    cdef int run_adapted(self) except -1:
+        """Measure and update portion by portion. What interrupts it is raised in the end: no step is left half done."""
+        cdef Py_ssize_t first = 0, last
+        arrange(&self.work, 0, self.count)      # all of it, to get the memory for every portion beforehand
+        self.make_room_for_squares()
+        if self.has_matrices:
+            self.make_room_for_scratch(allowed_threads())
+        while first < self.count:
+            last = end_of_portion(&self.work, first)
+            if self.has_matrices:
+                self.work.factoring = True
+                self.run_portion(first, last)
+                with nogil:
+                    combine_parts(&self.work, first, last)
+                self.work.factoring = False
+            self.work.measure, self.work.raw = self.adaptation_measure, self.adaptation_is_raw
+            self.run_portion(first, last)
+            adapt(&self.work, first, last)
+            self.work.measure, self.work.raw = NULL, False
+            self.run_portion(first, last)
+            first = last
+        if self.interruption is not None:
+            interruption, self.interruption = self.interruption, None
+            raise interruption
+        return 0
+
+    cdef void run_portion(self, Py_ssize_t first, Py_ssize_t last) noexcept:
+        arrange(&self.work, first, last)
+        if self.work.measure != NULL:
+            memset(self.work.squares, 0, 2 * self.work.n_chunks * sizeof(double))
+        try:
+            run_blocks(run_block, &self.work, self.work.n_blocks, threads_for(self.work.n_elements))
+        except BaseException as error:          # raised after the work
+            self.interruption = error
 
     cdef int make_room_for_squares(self) except -1:
         if self.room_for_squares < self.work.n_chunks:

@@ -6,7 +6,7 @@ from optimcore.kernels.arrays import compute_dtype
 from optimcore.kernels.driver import Plan
 
 
-def transform(names, parameters, gradients, decay=None, centralize=None, scale=1.0, clip=1.0, out=None):
+def transform(names, parameters, gradients, decay=None, centralize=None, scale=1.0, clip=1.0, lars=None, out=None):
     """Return gradients after clipping, decay, centralization and unscaling, in this order.
 
     This runs the element loop of the optimizers with a rule that only writes the gradient, so that a user-defined
@@ -28,6 +28,8 @@ def transform(names, parameters, gradients, decay=None, centralize=None, scale=1
         Reciprocal of the loss scale.
     clip : float
         Factor of all gradients.
+    lars : ndarray of float64, shape (n, 7), optional
+        The numbers of `LarsNumbers` for each parameter, if `scale` is to be multiplied by what LARS makes of the norms.
     out : tuple or list of ndarray or None, optional
         Where to write, one entry per parameter; may be `gradients` itself.
 
@@ -47,6 +49,9 @@ def transform(names, parameters, gradients, decay=None, centralize=None, scale=1
         plan.decay[:] = decay
     plan.scale[:] = scale
     plan.clip = clip
+    if lars is not None:
+        plan.adapt("lars")
+        plan.numbers[:, :7] = lars
     if out is not None:
         _check_out(names, parameters, gradients, out)
     plan.step(gradients, [(0.0,)])

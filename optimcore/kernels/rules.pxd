@@ -335,7 +335,7 @@ cdef inline void rmsprop_centered(
 
 
 # LAMB. Decay is apart from the gradient. The struct also holds 1 / (1 - beta^t), the corrections of the moments' bias;
-# trust, the norm of the parameter over that of its direction, comes from a pass that measures both.
+# trust comes from `lamb_trust`.
 ctypedef struct Lamb:
     double lr
     double beta1
@@ -362,9 +362,12 @@ cdef inline void lamb_norms(
     x[0] = <double>w
     y[0] = <double>(direction + <real_t>p.decay * w)
 
+cdef inline double lamb_trust(double norm, double direction) noexcept nogil:
+    cdef double trust = norm / direction if norm > 0 and direction > 0 else 1
+    return 0 if trust != trust else (10 if trust > 10 else trust)
 
-# AdaFactor. A pass that measures comes first. Then decay holds weight decay times the size of the parameter, and trust
-# that size over how far the root mean square of the direction exceeds its limit.
+
+# AdaFactor. Decay is apart from the gradient, and times the size of the parameter; trust comes from `adafactor_trust`.
 ctypedef struct Adafactor:
     double lr
     double eps
@@ -393,6 +396,20 @@ cdef inline void adafactor_norms(
 ) noexcept nogil:
     x[0] = <double>w
     y[0] = <double>adafactor_direction(h.eps, h.beta2, p, g, &v)
+
+# size, of the parameter, and direction are root mean squares
+ctypedef struct AdafactorNumbers:
+    double least            # that a size counts for
+    double threshold        # of the direction, from which on it is scaled down
+    double is_scaled        # whether the size counts at all
+
+cdef inline double adafactor_size(const AdafactorNumbers* numbers, double size) noexcept nogil:
+    # a NaN stays one, here and below
+    return 1 if not numbers.is_scaled else (numbers.least if size < numbers.least else size)
+
+cdef inline double adafactor_trust(const AdafactorNumbers* numbers, double size, double direction) noexcept nogil:
+    cdef double excess = direction / numbers.threshold
+    return size / (1 if excess < 1 else excess)
 
 cdef inline real_t adafactor_direction(double eps, double beta2, const Prologue* p, real_t g, real_t* v) noexcept nogil:
     # of a matrix, the mean squares of rows and columns are up to date, and v is what they make of an element
@@ -501,6 +518,24 @@ ctypedef fused decoupled_t:
 ctypedef fused matrix_t:
     Adafactor
     AdafactorMomentum
+
+
+# LARS, around another rule: a factor of the gradient. Norms are of the parameter and of the gradient as it came.
+ctypedef struct LarsNumbers:
+    double coefficient
+    double epsilon
+    double unscale          # of the gradient: clip times the reciprocal of the loss scale
+    double is_clipped       # whether the factor must not raise the rate
+    double rate             # of the wrapped optimizer
+    double decay            # without the loss scale
+    double is_adapted       # whether there is a factor at all
+
+cdef inline double lars_ratio(const LarsNumbers* numbers, double norm, double gradient_norm) noexcept nogil:
+    cdef double divisor = gradient_norm * numbers.unscale + numbers.decay * norm + numbers.epsilon
+    cdef double ratio = numbers.coefficient * norm / divisor if divisor != 0 else 0
+    if numbers.is_clipped:
+        ratio = clamp(ratio / numbers.rate if numbers.rate > 0 else 1.0, 0.0, 1.0)
+    return ratio if numbers.is_adapted else 1
 
 
 # ---- measures: two quantities per element whose squares are summed over a parameter

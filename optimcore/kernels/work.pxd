@@ -7,7 +7,15 @@ from .table cimport Chains, MeasureKernels, RuleKernels, factors_f, square_sums_
 
 cdef enum:
     MAX_HYPERS = 8
+    MAX_NUMBERS = 8
     CHUNK = 1 << 14         # elements that a thread takes at once: the working set of a rule stays in the L2 cache
+
+# What a parameter as a whole makes of two sums, which a pass measures before the one that updates it.
+cdef enum Adaptation:
+    NOT_ADAPTED
+    ADAPTED_BY_LAMB
+    ADAPTED_BY_LARS
+    ADAPTED_BY_ADAFACTOR
 
 # A parameter as matrices over its last two axes, for rules that keep the mean squares of rows and columns
 cdef struct Matrices:
@@ -42,6 +50,10 @@ cdef struct Task:
     # rows that come back first receive what they have missed
     Backlog* backlog        # NULL: nothing
     int32_t n_missed        # steps of the backlog before this one
+    # factors from the adaptation, 1 without one
+    double decay
+    double scale
+    double trust
     # how this pass is cut
     Py_ssize_t length       # elements, or rows if lazy, in a chunk
     Py_ssize_t n_chunks
@@ -70,8 +82,8 @@ cdef struct Work:
     factors_f factors32
     factors_f factors64
     bint factoring          # this pass brings means and factors of rows and columns up to date, and does nothing else
-    double beta2            # for the means
-    double eps
+    Adaptation adaptation
+    double* numbers         # for it: rows of MAX_NUMBERS, one per task
     bint raw                # it reads the gradients as they came
     bint until_nan          # it may stop at the first chunk whose sum is NaN
     const RuleKernels* absent           # what the rule does without gradients, if tasks have a backlog
@@ -80,9 +92,8 @@ cdef struct Work:
     bint flushing           # this pass only brings all rows up to date
     const int* hyper_rows   # which of the hypers each task takes
     double* hypers          # rows of MAX_HYPERS
-    const double* decay     # one per task, as the next three
+    const double* decay     # one per task, as the next two
     const double* scale
-    const double* trust
     const uint64_t* keys    # of the random generator
     double clip
     bint stochastic
@@ -91,11 +102,17 @@ cdef struct Work:
     # matrices; no rule knows both
     char* scratch
 
-# Cut the tasks into chunks, gather chunks of small tasks, count blocks and elements.
-cdef void arrange(Work* work) noexcept nogil
+# Cut tasks first..last into chunks, gather chunks of small tasks, count blocks and elements.
+cdef void arrange(Work* work, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+
+# Return where tasks end that begin with `first` and whose arrays the cache may hold from one pass to the next.
+cdef Py_ssize_t end_of_portion(const Work* work, Py_ssize_t first) noexcept nogil
 
 # After a pass of factoring: finish matrices that were cut into parts.
-cdef void combine_parts(const Work* work) noexcept nogil
+cdef void combine_parts(const Work* work, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+
+# After a pass that measured: find what each parameter as a whole makes of it.
+cdef void adapt(const Work* work, Py_ssize_t first, Py_ssize_t last) noexcept nogil
 
 # Run a block of the arranged work; true if no other one needs to be run. A `block_f` for `run_blocks`.
 cdef bint run_block(const void* work, long block, long thread) noexcept nogil

@@ -8,11 +8,15 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 from .backlog cimport catch_up
-from .rules cimport Prologue, adafactor_mean, real_t, root
+from .rules cimport (
+    Adafactor, AdafactorNumbers, LarsNumbers, Prologue, adafactor_mean, adafactor_size, adafactor_trust, lamb_trust,
+    lars_ratio, real_t, root
+)
 from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT64, Arrays, Layout
 
 cdef enum:
     BLOCK = 64              # tasks at most in one block, for optimizers with many small parameters
+    PORTION = 1 << 19       # elements that a step measures and then updates before it goes on to the next ones
     TASK_COST = 256         # elements that take as long as telling another core of a task
     ROW_COST = 4            # elements of a row that take as long as finding the row
     ROW_GAIN = 2            # a second thread gains less where it finds rows in the other core's cache: by this factor
@@ -20,12 +24,12 @@ cdef enum:
 
 # ---- cutting
 
-cdef void arrange(Work* work) noexcept nogil:
+cdef void arrange(Work* work, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     cdef Py_ssize_t t, elements = 0
     cdef Task* task
     cdef Segment* segment = NULL
     work.n_segments = work.n_blocks = work.n_chunks = work.n_elements = 0
-    for t in range(work.n_tasks):
+    for t in range(first, last):
         task = &work.tasks[t]
         cut(work, task)
         task.first_chunk = work.n_chunks
@@ -60,6 +64,14 @@ cdef void cut(const Work* work, Task* task) noexcept nogil:
     elif task.rows == NULL and (task.centralized or task.backlog != NULL):      # whole rows: their means, their marks
         task.length = max(1, CHUNK // task.width) * task.width
     task.n_chunks = (whole + task.length - 1) // task.length if task.present else 0
+
+
+cdef Py_ssize_t end_of_portion(const Work* work, Py_ssize_t first) noexcept nogil:
+    cdef Py_ssize_t elements = 0, t = first
+    while t < work.n_tasks and (elements == 0 or elements + work.tasks[t].size <= PORTION):
+        elements += work.tasks[t].size if work.tasks[t].present else 0
+        t += 1
+    return t
 
 
 cdef Py_ssize_t task_elements(const Task* task) noexcept nogil:
@@ -101,7 +113,7 @@ cdef bint run_chunk(const Work* work, Py_ssize_t t, Py_ssize_t c, long thread) n
     cdef Py_ssize_t start = c * task.length
     cdef Prologue prologue = prologue_of(work, t)
     if work.factoring:
-        sum_squares(work, task, c, &prologue)
+        sum_squares(work, t, c, &prologue)
         return False
     if task.matrices.columns and not work.raw:
         run_matrices(work, t, c, start, min(start + task.length, task.size), &prologue, thread)
@@ -157,8 +169,9 @@ cdef void run_matrices(
     run_span(work, t, c, &arrays, start, stop, prologue)
 
 
-cdef void sum_squares(const Work* work, const Task* task, Py_ssize_t c, const Prologue* prologue) noexcept nogil:
+cdef void sum_squares(const Work* work, Py_ssize_t t, Py_ssize_t c, const Prologue* prologue) noexcept nogil:
     """Sum the squares of rows and columns over a chunk: whole matrices, or a part of one."""
+    cdef const Task* task = &work.tasks[t]
     cdef const Matrices* m = &task.matrices
     cdef Py_ssize_t size = m.rows * m.columns
     cdef Py_ssize_t first = c // m.parts if m.parts > 1 else c * (m.length // size)     # the first matrix, and
@@ -170,13 +183,13 @@ cdef void sum_squares(const Work* work, const Task* task, Py_ssize_t c, const Pr
     work.square_sums[<int>task.layout](
         &task.arrays, start, stop, m.rows, m.columns, prologue, m.row + start // m.columns, column)
     if m.parts == 1:
-        find_factors(work, task, first, last)
+        find_factors(work, t, first, last)
 
 
-cdef void combine_parts(const Work* work) noexcept nogil:
+cdef void combine_parts(const Work* work, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     cdef const Matrices* m
     cdef Py_ssize_t t, matrix, part, i
-    for t in range(work.n_tasks):
+    for t in range(first, last):
         m = &work.tasks[t].matrices
         if m.parts <= 1 or not work.tasks[t].present:
             continue
@@ -185,20 +198,21 @@ cdef void combine_parts(const Work* work) noexcept nogil:
             for part in range(1, m.parts):
                 for i in range(m.columns):
                     column[i] += column[part * m.columns + i]
-            find_factors(work, &work.tasks[t], matrix, matrix + 1)
+            find_factors(work, t, matrix, matrix + 1)
 
 
-cdef void find_factors(const Work* work, const Task* task, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+cdef void find_factors(const Work* work, Py_ssize_t t, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     """Move the means of matrices first..last by their sums of squares, and put factors in the place of these."""
+    cdef const Task* task = &work.tasks[t]
+    cdef const Adafactor* h = <const Adafactor*>hyper_of(work, t)
     if task.layout == FLOAT64:
-        move_means[double](work, task, first, last, <double*>task.matrices.row_means,
-                           <double*>task.matrices.column_means)
+        move_means[double](h, task, first, last, <double*>task.matrices.row_means, <double*>task.matrices.column_means)
     else:
-        move_means[float](work, task, first, last, <float*>task.matrices.row_means, <float*>task.matrices.column_means)
+        move_means[float](h, task, first, last, <float*>task.matrices.row_means, <float*>task.matrices.column_means)
 
 
 cdef void move_means(
-    const Work* work, const Task* task, Py_ssize_t first, Py_ssize_t last, real_t* row_means, real_t* column_means
+    const Adafactor* h, const Task* task, Py_ssize_t first, Py_ssize_t last, real_t* row_means, real_t* column_means
 ) noexcept nogil:
     cdef const Matrices* m = &task.matrices
     cdef double* row = m.row + first * m.rows
@@ -211,20 +225,42 @@ cdef void move_means(
     for _ in range(first, last):
         total = 0
         for i in range(m.rows):
-            row[i] = adafactor_mean(work.eps, work.beta2, row[i] * per_row, <double>row_means[i])
+            row[i] = adafactor_mean(h.eps, h.beta2, row[i] * per_row, <double>row_means[i])
             row_means[i] = <real_t>row[i]
             total += row[i]
         total *= per_column
         for i in range(m.rows):
             row[i] = root(total / row[i])
         for i in range(m.columns):
-            column[i] = adafactor_mean(work.eps, work.beta2, column[i] * per_column, <double>column_means[i])
+            column[i] = adafactor_mean(h.eps, h.beta2, column[i] * per_column, <double>column_means[i])
             column_means[i] = <real_t>column[i]
             column[i] = 1 / root(column[i])
         row += m.rows
         row_means += m.rows
         column += m.parts * m.columns
         column_means += m.columns
+
+
+cdef void adapt(const Work* work, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    cdef Task* task
+    cdef const double* numbers
+    cdef double x, y, size
+    cdef Py_ssize_t t, c
+    for t in range(first, last):
+        task = &work.tasks[t]
+        numbers = &work.numbers[t * MAX_NUMBERS]
+        x = y = 0
+        for c in range(task.first_chunk, task.first_chunk + task.n_chunks):
+            x += work.squares[2 * c]
+            y += work.squares[2 * c + 1]
+        if work.adaptation == ADAPTED_BY_LAMB:
+            task.trust = lamb_trust(root(x), root(y))
+        elif work.adaptation == ADAPTED_BY_LARS:
+            task.scale = lars_ratio(<const LarsNumbers*>numbers, root(x), root(y))
+        elif work.adaptation == ADAPTED_BY_ADAFACTOR:
+            size = adafactor_size(<const AdafactorNumbers*>numbers, root(x / <double>task.size))
+            task.decay = size
+            task.trust = adafactor_trust(<const AdafactorNumbers*>numbers, size, root(y / <double>task.size))
 
 
 cdef void update_rows(
@@ -376,11 +412,13 @@ cdef Layout own_layout(Layout layout) noexcept nogil:
 cdef Prologue prologue_of(const Work* work, Py_ssize_t t) noexcept nogil:
     cdef Prologue p
     cdef uint64_t key
+    cdef const Task* task = &work.tasks[t]
     p.clip, p.decay, p.mean, p.scale, p.trust = 1, 0, 0, 1, 1
     p.factored = False
     p.rounding.stochastic, p.rounding.key0, p.rounding.key1 = False, 0, 0
     if not work.raw:
-        p.clip, p.decay, p.scale, p.trust = work.clip, work.decay[t], work.scale[t], work.trust[t]
+        p.clip, p.trust = work.clip, task.trust
+        p.decay, p.scale = work.decay[t] * task.decay, work.scale[t] * task.scale
     if work.stochastic:
         key = mixed(work.key ^ work.keys[t])
         p.rounding.stochastic = True

@@ -6,7 +6,7 @@ from itertools import compress
 import numpy as np
 
 from ..checks import check_at_least, check_finite, check_flag, check_positive
-from ..kernels.driver import compute_dtype
+from ..kernels.arrays import compute_dtype
 from ..parameter import Parameter, ParameterTuple
 from .base import Optimizer
 from .rates import read_decay
@@ -146,8 +146,7 @@ class AdaFactor(Optimizer):
         rule = "adafactor_momentum" if self.beta1 > 0 else "adafactor"
         self.build_plan(rule, *slots, centralize=False, takes_rows=False, row_means=self._row_means)
         self._plan.scale[:] = 1.0
-        self._dynamic_decay = False  # what the plan gets depends on the size of the parameter too: see construct
-        self._sizes = np.array([[max(p.size, 1)] for p in self.parameters])
+        self._plan.adapt("adafactor")
 
     def _make_means(self):
         """Make R and C of parameters with two axes or more, V of the others."""
@@ -169,6 +168,9 @@ class AdaFactor(Optimizer):
     def _set_decay(self, group_decay):
         super()._set_decay([None] * len(group_decay))
 
+    def _scaled_decay(self):
+        return [read_decay(d, self.global_step) for d in self._decay]  # gradients are not divided by the loss scale
+
     @property
     def afactor_step(self):
         """int : number of steps done, as `global_step`."""
@@ -188,20 +190,9 @@ class AdaFactor(Optimizer):
         return (*hyper, self.beta1) if self.beta1 > 0 else hyper
 
     def construct(self, gradients):
-        """Find the means of squares, then measure parameters and directions, then update."""
-        plan, hypers = self._plan, self.hypers()
-        decay = read_decay(self._decay[0], self.global_step)  # that of all parameters
-        with plan.hold(gradients):
-            self.prepare(gradients)
-            plan.factor(gradients, self._beta2(), self.eps[0])
-            squares = plan.measure("adafactor", gradients, hypers)
-            with np.errstate(all="ignore"):  # infinities and NaNs are answers here as in the kernels
-                size, direction = np.sqrt(squares / self._sizes).T
-                size = np.maximum(size, self.eps[1]) if self.scale_parameter else np.ones_like(size)
-                plan.decay[:] = decay * size
-                plan.trust[:] = size / np.maximum(direction / self.clip_threshold, 1.0)
-            plan.step(gradients, hypers)
-        return True
+        """Update the parameters; see `Optimizer.construct`."""
+        self._plan.numbers[:, :3] = self.eps[1], self.clip_threshold, self.scale_parameter
+        return super().construct(gradients)
 
 
 def _relative_reader(warmup_init):

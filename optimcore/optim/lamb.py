@@ -1,13 +1,9 @@
 """LAMB."""
 
-import numpy as np
-
 from ..checks import check_fraction, check_positive
 from .base import Optimizer
 
 __all__ = ["Lamb"]
-
-LARGEST_TRUST = 10.0
 
 
 class Lamb(Optimizer):
@@ -70,20 +66,9 @@ class Lamb(Optimizer):
         self.moments1 = self.make_slot("lamb_m")
         self.moments2 = self.make_slot("lamb_v")
         self.build_plan("lamb", self.moments1, self.moments2, takes_rows=False)
+        self._plan.adapt("lamb")
 
     def hyper(self, lr):
         """Return rate, betas, eps and the corrections of the moments' bias."""
         t = self.global_step + 1
         return lr, self.beta1, self.beta2, self.eps, 1.0 / (1.0 - self.beta1**t), 1.0 / (1.0 - self.beta2**t)
-
-    def construct(self, gradients):
-        """Measure parameters and directions in a pass that only reads, then update."""
-        plan, hypers = self._plan, self.hypers()
-        with plan.hold(gradients):
-            self.prepare(gradients)
-            norm, direction = np.sqrt(plan.measure("lamb", gradients, hypers)).T
-            comparable = (norm > 0) & (direction > 0)
-            ratio = np.divide(norm, direction, out=np.ones_like(norm), where=comparable)
-            plan.trust[:] = np.minimum(np.nan_to_num(ratio, nan=0.0, posinf=LARGEST_TRUST), LARGEST_TRUST)
-            plan.step(gradients, hypers)
-        return True

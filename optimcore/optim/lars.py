@@ -3,13 +3,14 @@
 import numpy as np
 
 from ..checks import check_finite, check_flag
-from ..gradients import norm_of
-from ..kernels.driver import Plan
+from ..gradients import global_norm, norm_of
 from ..kernels.gradient import transform
 from .base import Optimizer
 from .rates import read_decay
 
 __all__ = ["LARS"]
+
+N_NUMBERS = 7  # in `LarsNumbers`, for each parameter
 
 
 def default_filter(parameter):
@@ -101,7 +102,6 @@ class LARS(Optimizer):
         self.optimizer = optimizer
         self._names = [p.name for p in optimizer.parameters]
         self._arrays = [p.data for p in optimizer.parameters]
-        self._reader = Plan(None, self._names, self._arrays, [], [False] * len(self._arrays))
         self._taken_decay = optimizer.give_up_decay_and_scale()
 
     def __getattr__(self, name):
@@ -123,30 +123,29 @@ class LARS(Optimizer):
 
     def __call__(self, gradients):
         """Do one step of the wrapped optimizer; see `Optimizer.__call__`."""
-        with self._reader.hold(gradients):  # no other thread takes a step of this LARS meanwhile
-            return self._step(gradients, *self._factors(self._reader.measure("norm", gradients)))
-
-    def _step(self, gradients, clip, decay, scale):
-        plan = self.optimizer._plan
+        optimizer, plan = self.optimizer, self.optimizer._plan
         if plan is None or plan.decoupled:  # it does not do all of this in its step: it gets new gradients
-            return self.optimizer(transform(self._names, self._arrays, gradients, decay=decay, scale=scale, clip=clip))
-        plan.clip, plan.decay[:], plan.scale[:] = clip, decay, scale
-        try:
-            return self.optimizer(gradients)
-        finally:
-            plan.clip, plan.decay[:], plan.scale[:] = 1.0, 0.0, 1.0
+            clip = 1.0 if self.max_grad_norm is None else optimizer.clip_factor(global_norm(gradients))
+            numbers = np.empty((len(self._arrays), N_NUMBERS))
+            decay, scale = self._fill(numbers, clip)
+            return optimizer(transform(self._names, self._arrays, gradients, decay, None, scale, clip, numbers))
+        with plan.hold(gradients):  # no other thread takes a step of this LARS meanwhile
+            try:
+                if self.max_grad_norm is not None:
+                    plan.clip = optimizer.clip_factor(norm_of(plan.measure("gradient_norm", gradients)))
+                plan.decay[:], plan.scale[:] = self._fill(plan.numbers[:, :N_NUMBERS], plan.clip)
+                plan.adapt("lars")
+                return optimizer(gradients)
+            finally:
+                plan.adapt(None)
+                plan.clip, plan.decay[:], plan.scale[:] = 1.0, 0.0, 1.0
 
-    def _factors(self, squares):
-        """Return what happens to the gradients: clip, decay times loss scale, and scale, which c is part of."""
+    def _fill(self, numbers, clip):
+        """Write what the kernel makes the ratio of; return the decay times loss scale, and the scale without it."""
         unscale = self.optimizer.reciprocal_scale
-        clip = 1.0 if self.max_grad_norm is None else self.optimizer.clip_factor(norm_of(squares))
-        norm, gradient_norm = np.sqrt(squares).T
-        decay = np.array([read_decay(d, self.global_step) for d in self._taken_decay])
-        divisor = gradient_norm * (clip * unscale) + decay * norm + self.epsilon
-        ratio = np.divide(self.coefficient * norm, divisor, out=np.zeros_like(norm), where=divisor != 0)
-        if self.use_clip:
-            lr = np.broadcast_to(self.optimizer.get_lr(), ratio.shape)
-            ratio = np.clip(np.divide(ratio, lr, out=np.ones_like(ratio), where=lr > 0), 0.0, 1.0)
+        numbers[:, :4] = self.coefficient, self.epsilon, clip * unscale, self.use_clip
+        numbers[:, 4] = self.optimizer.get_lr() if self.use_clip else 0.0
+        numbers[:, 5] = [read_decay(d, self.global_step) for d in self._taken_decay]
+        numbers[:, 6] = self.lars_flag
         # what does not pass the filter is only unscaled
-        decay = np.where(self.lars_flag, decay / unscale, 0.0)
-        return clip, decay, np.where(self.lars_flag, ratio * unscale, unscale)
+        return numbers[:, 5] * numbers[:, 6] / unscale, unscale

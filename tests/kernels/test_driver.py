@@ -2,11 +2,14 @@ import os
 import threading
 import warnings
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+import optimcore
+from optimcore.kernels import crew
 from optimcore.kernels import isa as builds
 from optimcore.kernels.arrays import aligned_zeros
 from optimcore.kernels.driver import Plan
@@ -40,7 +43,10 @@ def test_wrong_number_of_slots():
 
 def matrix_plan(shape):
     means = np.zeros(shape[:-1]), np.zeros(shape[:-2] + shape[-1:])
-    return Plan("adafactor", ["w"], [np.zeros(shape)], [[means[1]]], [False], row_means=[means[0]]), *means
+    plan = Plan("adafactor", ["w"], [np.zeros(shape)], [[means[1]]], [False], row_means=[means[0]])
+    plan.adapt("adafactor")
+    plan.numbers[:, :3] = 1e-3, 1.0, True
+    return plan, *means
 
 
 MATRIX_SHAPES = [
@@ -61,15 +67,15 @@ def test_means_of_rows_and_columns(shape):
     plan, row, column = matrix_plan(shape)
     g = np.random.default_rng(0).standard_normal(shape)
     for _ in range(2):
-        plan.factor([g], 0.5, 0.25)
+        plan.step([g], [(0.1, 0.25, 0.5)])
     np.testing.assert_allclose(row, 0.75 * ((g * g).mean(axis=-1) + 0.25), rtol=1e-12)
     np.testing.assert_allclose(column, 0.75 * ((g * g).mean(axis=-2) + 0.25), rtol=1e-12)
 
 
 def test_means_of_an_absent_gradient_stay():
     plan, row, column = matrix_plan((2, 3))
-    plan.factor([np.ones((2, 3))], 0.0, 0.0)
-    plan.factor([None], 0.0, 0.0)
+    plan.step([np.ones((2, 3))], [(0.1, 0.0, 0.0)])
+    plan.step([None], [(0.1, 0.0, 0.0)])
     assert row.tolist() == [1, 1]
     assert column.tolist() == [1, 1, 1]
 
@@ -77,6 +83,62 @@ def test_means_of_an_absent_gradient_stay():
 def test_means_of_a_wrong_shape():
     with pytest.raises(ValueError, match=r"slots of 'w' must have shape \(2,\) and dtype float64, got \(3,\)"):
         Plan("adafactor", ["w"], [np.zeros((2, 3))], [[np.zeros(3)]], [False], row_means=[np.zeros(3)])
+
+
+ADAPTED = {
+    "lamb": lambda ps: optimcore.Lamb(ps, 0.1, weight_decay=0.01),
+    "lars": lambda ps: optimcore.LARS(optimcore.Momentum(ps, 0.1, 0.9, weight_decay=0.01), use_clip=True),
+    "adafactor": lambda ps: optimcore.AdaFactor(ps, weight_decay=0.01),
+}
+# several portions, the last parameters in one
+SIZES = [(3,), (700, 500), (600_001,), (0,), (17, 4, 5), (300_000,), (1,)]
+
+
+@pytest.fixture(params=ADAPTED)
+def adapted(request):
+    return ADAPTED[request.param]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_parameters_that_are_adapted_together_are_what_they_are_alone(adapted, threads, restore_runtime):
+    optimcore.set_num_threads(threads)
+    optimcore.set_thread_threshold(0)
+    rng = np.random.default_rng(0)
+    together = [
+        optimcore.Parameter(rng.standard_normal(shape).astype(np.float32), f"w{i}") for i, shape in enumerate(SIZES)
+    ]
+    alone = [optimcore.Parameter(p.asnumpy().copy(), p.name) for p in together]
+    optimizer, others = adapted(together), [adapted([p]) for p in alone]
+    for absent in (None, 5, 2):
+        gradients = [rng.standard_normal(shape).astype(np.float32) for shape in SIZES]
+        if absent is not None:
+            gradients[absent] = None
+        optimizer(gradients)
+        for other, g in zip(others, gradients, strict=True):
+            other([g])
+    for p, other in zip(together, alone, strict=True):
+        assert p.asnumpy().tobytes() == other.asnumpy().tobytes()
+
+
+def test_interrupted_adaptation_finishes_the_step(adapted, monkeypatch, restore_runtime):
+    def start():
+        optimcore.set_num_threads(1)
+        parameters = [optimcore.Parameter(np.ones(shape, np.float32), f"w{i}") for i, shape in enumerate(SIZES)]
+        return parameters, adapted(parameters)
+
+    def interrupt(pool, serve):
+        raise KeyboardInterrupt
+
+    gradients = [np.full(shape, 0.5, np.float32) for shape in SIZES]
+    (expected, optimizer), (parameters, interrupted) = start(), start()
+    optimizer(gradients)
+    optimcore.set_thread_threshold(0)
+    optimcore.set_num_threads(2 + crew.count_helpers())
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(gradients)
+    for p, other in zip(parameters, expected, strict=True):
+        assert p.asnumpy().tobytes() == other.asnumpy().tobytes()
 
 
 @pytest.mark.parametrize(
@@ -229,6 +291,19 @@ def test_gradients_are_held_by_one_thread_until_the_end():
     g[0] = np.full(4, 2.0)  # the same list holds another gradient now
     plan.step(g, [(1.0,)])
     assert w.tolist() == [-2, -2, -2, -2]
+
+
+def test_gradients_are_held_until_the_outermost_block_ends():
+    w, g = np.ones(4), [np.ones(4)]
+    plan = make_plan([w], "sgd", 0)
+    with plan.hold(g):
+        with plan.hold(g):
+            plan.step(g, [(1.0,)])
+        g[0] = np.full(4, 2.0)
+        plan.step(g, [(1.0,)])  # still with the gradient that was opened
+        assert w.tolist() == [-1, -1, -1, -1]
+    plan.step(g, [(1.0,)])
+    assert w.tolist() == [-3, -3, -3, -3]
 
 
 def test_error_while_gradients_are_held_releases_them():

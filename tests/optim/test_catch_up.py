@@ -37,15 +37,6 @@ def case(request):
     return request.param
 
 
-@pytest.fixture
-def restore_runtime():
-    threads, isa, elements = optimcore.get_num_threads(), builds.active_isa(), optimcore.get_thread_threshold()
-    yield
-    optimcore.set_num_threads(threads)
-    builds.use_isa(isa)
-    optimcore.set_thread_threshold(elements)
-
-
 def build(case, use_lazy, dtype=np.float32, shape=SHAPE, **extra):
     w = np.random.default_rng(0).standard_normal(shape).astype(dtype)
     optimizer = case.build({"w": w}, **extra)
