@@ -129,6 +129,7 @@ typedef struct {
 
 typedef struct {
     long threads, passes, tensors, ahead;   /* ahead: how far to prefetch, in bytes of a wide array; 0: not at all */
+    long together;                          /* tensors that take all their passes before the next ones begin */
     const Pass* pass;
     const long* sizes;                      /* of tensors, in bytes of a wide array */
 } Streams;
@@ -219,24 +220,31 @@ static void run_pass(const Pass* p, long tensor, long from, long to, long ahead)
 #undef X
 }
 
-/* Each thread takes its share of all bytes of a pass, in one piece. */
-static void run_streams(const void* job, long thread, Barrier* barrier)
+/* Each thread takes its share of all bytes of a pass over some tensors, in one piece. */
+static void share_pass(const Streams* s, long p, long first, long last, long thread)
 {
-    const Streams* s = job;
-    long total = 0;
-    for (long i = 0; i < s->tensors; i++)
+    long total = 0, at = 0;
+    for (long i = first; i < last; i++)
         total += s->sizes[i];
     long share = total / s->threads / (2 * LINE) * (2 * LINE);
     long begin = thread * share, end = thread + 1 == s->threads ? total : begin + share;
-    for (long p = 0; p < s->passes; p++) {
-        long at = 0;
-        for (long i = 0; i < s->tensors && at < end; at += s->sizes[i++]) {
-            long from = begin > at ? begin - at : 0, to = end - at < s->sizes[i] ? end - at : s->sizes[i];
-            if (from < to)
-                run_pass(&s->pass[p], i, from, to, s->ahead);
+    for (long i = first; i < last && at < end; at += s->sizes[i++]) {
+        long from = begin > at ? begin - at : 0, to = end - at < s->sizes[i] ? end - at : s->sizes[i];
+        if (from < to)
+            run_pass(&s->pass[p], i, from, to, s->ahead);
+    }
+}
+
+static void run_streams(const void* job, long thread, Barrier* barrier)
+{
+    const Streams* s = job;
+    for (long first = 0, last; first < s->tensors; first = last) {
+        last = first + s->together < s->tensors ? first + s->together : s->tensors;
+        for (long p = 0; p < s->passes; p++) {
+            share_pass(s, p, first, last, thread);
+            if (s->threads > 1)
+                await(barrier);
         }
-        if (s->threads > 1)
-            await(barrier);
     }
 }
 

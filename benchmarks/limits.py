@@ -3,9 +3,10 @@
 A limit is a name and a dict of arguments:
 
 - ``"copy", dict(size=...)``: memcpy of so many bytes.
-- ``"stream", dict(passes=..., sizes=..., dtype=...)``: passes over tensors of these sizes, in elements. A pass is a
-  pair of letters, one for each array: those that it reads, and those that it reads and writes. `g` and `w` have the
-  dtype, all others the compute dtype.
+- ``"stream", dict(passes=..., sizes=..., dtype=..., together=...)``: passes over tensors of these sizes, in elements. A
+  pass is a pair of letters, one for each array: those that it reads, and those that it reads and writes. `g` and `w`
+  have the dtype, all others the compute dtype. So many tensors `together`, by default all, take all their passes before
+  the next ones begin: the cache may have them from pass to pass.
 - ``"rows", dict(tables=..., width=..., k=..., pattern=..., table_rows=...)``: rows of `width` float32 in so many
   tables are gathered, updated and scattered by k gradients; rows come in the order in which they first appear among
   the k indices of a pattern, and each once. Gradients that follow for the same rows are read.
@@ -80,7 +81,7 @@ class _Pass(Structure):
 
 class _Streams(Structure):
     _fields_ = [
-        *((name, c_long) for name in ("threads", "passes", "tensors", "ahead")),
+        *((name, c_long) for name in ("threads", "passes", "tensors", "ahead", "together")),
         ("pass_", POINTER(_Pass)),
         ("sizes", POINTER(c_long)),
     ]
@@ -91,7 +92,7 @@ class Streams:
 
     aheads = (0, 1024, 4096, 8192)  # bytes
 
-    def __init__(self, passes, sizes, dtype):
+    def __init__(self, passes, sizes, dtype, together=None):
         item, slot_item = ITEM[dtype], max(4, ITEM[dtype])
         narrow = item < slot_item
         if narrow and any(n % 32 for n in sizes):
@@ -108,7 +109,7 @@ class Streams:
             one.reads, one.updates, one.narrow = len(reads), len(updates), bits
             one.arrays = ctypes.cast(arrays, c_void_p)
         self.sizes = (c_long * len(sizes))(*(n * slot_item for n in sizes))
-        self.job = _Streams(1, len(passes), len(sizes), 0, self.passes, self.sizes)
+        self.job = _Streams(1, len(passes), len(sizes), 0, together or len(sizes), self.passes, self.sizes)
         self.function = library().measure_streams
 
     @staticmethod
@@ -124,7 +125,7 @@ class Streams:
         return arrays
 
     @staticmethod
-    def traffic(passes, sizes, dtype):
+    def traffic(passes, sizes, dtype, together=None):
         """Return the bytes that are read and written."""
         item, slot_item = ITEM[dtype], max(4, ITEM[dtype])
         letters = "".join(reads + 2 * updates for reads, updates in passes)

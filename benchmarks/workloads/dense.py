@@ -124,8 +124,9 @@ def make_run(rule, shapes, dtype="float32", **more):
 
 
 def stream(rule, sizes, dtype="float32"):
-    """Return the limit of a rule: its passes over tensors of these sizes."""
-    return "stream", dict(passes=rule.passes, sizes=tuple(sizes), dtype=dtype)
+    """Return the limit of a rule: its passes over tensors of these sizes, tensor by tensor if there are several."""
+    together = None if len(rule.passes) == 1 else 1
+    return "stream", dict(passes=rule.passes, sizes=tuple(sizes), dtype=dtype, together=together)
 
 
 def _workload(rule, size, dtype="float32", suffix="", quick=True):
