@@ -108,11 +108,11 @@ def as_dtype(name):
     return np.dtype(name)
 
 
-def make_run(rule, shapes, dtype="float32", **more):
-    """Return the Run of one step of a rule on tensors of these shapes."""
+def make_run(rule, shapes, dtype="float32", build=None, **more):
+    """Return the Run of one step of a rule on tensors of these shapes; `build` replaces `Rule.build`."""
     parameters = [normals(shape, dtype, start=i) for i, shape in enumerate(shapes)]
     gradients = tuple(normals(shape, dtype, start=1000 + i) for i, shape in enumerate(shapes))
-    optimizer = rule.build(parameters, **more)
+    optimizer = (build or rule.build)(parameters, **more)
     return Run(
         partial(optimizer, gradients),
         lambda: parameters,

@@ -10,8 +10,8 @@ from math import prod
 
 import optimcore
 
-from .dense import RULES, make_run, normals, stream
-from .workload import Run, Workload
+from .dense import RULES, make_run, stream
+from .workload import Workload
 
 __all__ = ["DECAY", "LOSS_SCALE", "MAX_NORM", "SHAPES", "WORKLOADS"]
 
@@ -42,28 +42,21 @@ SHAPES = shapes_of_resnet50()
 SIZES = [prod(shape) for shape in SHAPES]
 
 
-def make_momentum():
-    """Return the Run of Momentum with all that it does to gradients."""
-    parameters = [normals(shape, start=i) for i, shape in enumerate(SHAPES)]
-    gradients = tuple(normals(shape, start=1000 + i) for i, shape in enumerate(SHAPES))
+# a norm of 1 among so many elements leaves little: a smaller rate would round to nothing
+MOMENTUM = replace(RULES["momentum"], arguments=dict(learning_rate=1.0, momentum=0.9))
+
+
+def build_momentum(parameters):
+    """Return Momentum with all that it does to gradients."""
     named = [optimcore.Parameter(w, name=f"w{i}") for i, w in enumerate(parameters)]
     groups = [
         dict(params=[p for p in named if p.ndim == 4], weight_decay=DECAY, grad_centralization=True),
         dict(params=[p for p in named if p.ndim != 4], weight_decay=DECAY),
         dict(order_params=named),
     ]
-    # a norm of 1 among so many elements leaves little: a smaller rate would round to nothing
-    rule = replace(RULES["momentum"], arguments=dict(learning_rate=1.0, momentum=0.9))
-    optimizer = optimcore.Momentum(groups, **rule.arguments, loss_scale=LOSS_SCALE)
+    optimizer = optimcore.Momentum(groups, **MOMENTUM.arguments, loss_scale=LOSS_SCALE)
     optimizer.max_grad_norm = MAX_NORM
-    return Run(
-        partial(optimizer, gradients),
-        lambda: parameters,
-        rule=rule,
-        parameters=parameters,
-        gradients=gradients,
-        optimizer=optimizer,
-    )
+    return optimizer
 
 
 def _workload(name, make, limit):
@@ -71,9 +64,9 @@ def _workload(name, make, limit):
 
 
 # a pass that reads the gradients for their norm, then that of the rule
-_clipped = "stream", dict(passes=(("g", ""), *RULES["momentum"].passes), sizes=tuple(SIZES), dtype="float32")
+_clipped = "stream", dict(passes=(("g", ""), *MOMENTUM.passes), sizes=tuple(SIZES), dtype="float32")
 
 WORKLOADS = [
-    _workload("momentum", make_momentum, _clipped),
+    _workload("momentum", partial(make_run, MOMENTUM, SHAPES, build=build_momentum), _clipped),
     *(_workload(name, partial(make_run, RULES[name], SHAPES), stream(RULES[name], SIZES)) for name in ("lamb", "lars")),
 ]
