@@ -7,6 +7,7 @@ from glob import glob
 from pathlib import Path
 
 import Cython
+import numpy as np
 from Cython.Build import cythonize
 from Cython.Compiler import Options
 from setuptools import Extension, setup
@@ -43,6 +44,7 @@ def extension(name, flags, depends):
         [f"{KERNELS}/{name}.pyx"],
         extra_compile_args=flags,
         define_macros=[macro],
+        include_dirs=[np.get_include()],
         depends=depends,
     )
 

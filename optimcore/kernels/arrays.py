@@ -110,7 +110,8 @@ def as_indices(data, name):
 def converted(array, dtype):
     """Return `array` as the kernels read it: of `dtype`, C-contiguous, aligned, in native byte order."""
     flags = array.flags
-    if array.dtype == dtype and array.dtype.isnative and flags.c_contiguous and flags.aligned:
+    # equal dtypes need not be the same to C: long double is a float64 of its own where it has 64 bits
+    if array.dtype.num == dtype.num and array.dtype.isnative and flags.c_contiguous and flags.aligned:
         return array
     with np.errstate(over="ignore"):  # a float64 value beyond float32 is an infinity there
         return np.array(array, dtype, order="C")

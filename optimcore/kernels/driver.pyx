@@ -9,12 +9,11 @@ from zlib import crc32
 
 import numpy as np
 
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBuffer_Release
-from cpython.exc cimport PyErr_Clear
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.stdint cimport uint64_t
 from libc.string cimport memcmp, memset
+from numpy cimport PyArray_Check, PyArray_DIMS, PyArray_NDIM, ndarray
 
 from .backlog cimport (
     COAST_ADAM, COAST_AMSGRAD, COAST_MOMENTUM, add_step, clear_backlog, free_backlog, new_backlog, reserve_step
@@ -23,7 +22,7 @@ from .crew cimport allowed_threads, run_blocks, threads_for
 from .isa cimport active_table, find_measure, find_rule
 from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT32, FLOAT64
 from .table cimport KernelTable, MeasureKernels, RuleKernels
-from .row_gradient cimport Door, RowGradient
+from .row_gradient cimport Door, RowGradient, take_array
 from .work cimport (
     ADAPTED_BY_ADAFACTOR, ADAPTED_BY_LAMB, ADAPTED_BY_LARS, CHUNK, MAX_HYPERS, MAX_NUMBERS, NOT_ADAPTED, Matrices,
     Segment, Task, Work, adapt, arrange, combine_parts, end_of_portion, mixed, run_block
@@ -35,9 +34,6 @@ cdef enum:
     PART_ROWS = 64          # at least, of a matrix that is cut: its sums of columns take little memory beside it
 
 cdef extern from "Python.h":
-    # without the automatic exception: a gradient that does not fit is converted, not refused
-    bint PyObject_CheckBuffer(object exporter) noexcept
-    int PyObject_GetBuffer(object exporter, Py_buffer* view, int flags) noexcept
     unsigned long PyThread_get_thread_ident() noexcept
 
 cdef long forks = 0         # that led from the process which imported this module to this one
@@ -52,12 +48,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_count_fork)
 
 
-# dtype name -> layout and buffer format of a gradient of the same dtype, and of one of the compute dtype
+# dtype name -> layout with a gradient of the same dtype, and with one of the compute dtype
 _LAYOUTS = {
-    "float32": (FLOAT32, b"f", FLOAT32, b"f"),
-    "float64": (FLOAT64, b"d", FLOAT64, b"d"),
-    "float16": (FLOAT16, b"e", FLOAT16_MIXED, b"f"),
-    "bfloat16": (BFLOAT16, b"H", BFLOAT16_MIXED, b"f"),
+    "float32": (FLOAT32, FLOAT32),
+    "float64": (FLOAT64, FLOAT64),
+    "float16": (FLOAT16, FLOAT16_MIXED),
+    "bfloat16": (BFLOAT16, BFLOAT16_MIXED),
 }
 
 # rule -> what its steps without a gradient amount to, how they are summed up, and whether they look ahead
@@ -131,7 +127,6 @@ cdef class Plan:
     """
     cdef Work work
     cdef Door* doors
-    cdef Py_buffer* views           # of this step's gradients
     cdef RuleKernels* rule
     cdef Py_ssize_t count
     cdef Py_ssize_t room_for_squares
@@ -160,7 +155,8 @@ cdef class Plan:
     cdef tuple names
     cdef tuple parameters
     cdef list pinned                # memoryviews that keep parameters and slots where they are
-    cdef list converted             # copies of gradients, for the time of a step
+    cdef tuple opened               # the gradients that a pass reads: nobody frees them meanwhile, nor
+    cdef list converted             # copies of some of them
     cdef bint fills_tables          # a row gradient of this step is not lazy
     cdef bint met_rows              # a gradient of this step is one of rows
     cdef list row_gradients         # a RowGradient for each parameter that has met one
@@ -188,7 +184,6 @@ cdef class Plan:
         self.n_hypers = self.rows.max(initial=0) + 1
 
         self.doors = <Door*>allocate(self.count, sizeof(Door))
-        self.views = <Py_buffer*>allocate(self.count, sizeof(Py_buffer))
         self.work.tasks = <Task*>allocate(self.count, sizeof(Task))
         self.work.segments = <Segment*>allocate(self.count, sizeof(Segment))
         self.work.n_tasks = self.count
@@ -211,7 +206,6 @@ cdef class Plan:
         if self.work.tasks != NULL:     # else the constructor has failed
             self.drop_backlogs()
         PyMem_Free(self.doors)
-        PyMem_Free(self.views)
         PyMem_Free(self.work.tasks)
         PyMem_Free(self.work.hypers)
         PyMem_Free(self.work.segments)
@@ -328,9 +322,8 @@ cdef class Plan:
             task.arrays.slot1 = self.pin(i, slots[1])
         if len(slots) > 2:
             task.arrays.slot2 = self.pin(i, slots[2])
-        layout, format, compute_layout, compute_format = _LAYOUTS[parameter.dtype.name]
-        door.layout, door.compute_layout = layout, compute_layout
-        door.format, door.compute_format = ord(format), ord(compute_format)
+        door.layout, door.compute_layout = _LAYOUTS[parameter.dtype.name]
+        door.type, door.compute_type = parameter.dtype.num, compute_dtype(parameter.dtype).num
         task.decay = task.scale = task.trust = 1
         task.size = parameter.size
         task.table_rows = parameter.shape[0] if parameter.ndim else 1
@@ -519,16 +512,13 @@ cdef class Plan:
         return False
 
     cdef void leave(self) noexcept:
-        cdef Py_ssize_t i
-        for i in range(self.count):
-            PyBuffer_Release(&self.views[i])    # nothing to do where none is open
         if self.met_rows:
             for rows in self.row_gradients:
                 if rows is not None:
                     (<RowGradient>rows).release()
             self.met_rows = False
         self.converted.clear()
-        self.held = None
+        self.opened = self.held = None
         self.holds = 0
         self.busy = False
 
@@ -552,51 +542,36 @@ cdef class Plan:
         if not isinstance(gradients, (tuple, list)):
             raise TypeError(
                 f"gradients must be a tuple or list with one entry per parameter, got {type(gradients).__name__}")
-        if len(gradients) != self.count:
+        self.opened = tuple(gradients)
+        if len(self.opened) != self.count:
             raise ValueError(
-                f"gradients must have one entry per parameter, {self.count} in all, got {len(gradients)}")
+                f"gradients must have one entry per parameter, {self.count} in all, got {len(self.opened)}")
         self.fills_tables = False
         for i in range(self.count):
             if not 0 <= self.rows_view[i] < self.n_hypers:
                 raise ValueError(f"rows[{i}] must be in [0, {self.n_hypers}), got {self.rows_view[i]}")
             task = &self.work.tasks[i]
-            gradient = gradients[i]
+            gradient = self.opened[i]
             task.present = gradient is not None
             task.rows = NULL
-            if task.present and not self.open(i, gradient, False):
+            if task.present and not self.open(i, gradient):
                 if is_rows(gradient):
                     self.open_rows(i, gradient, stepping)
                 else:
                     gradient = self.convert(i, gradient)
                     self.converted.append(gradient)
-                    self.open(i, gradient, True)
+                    self.open(i, gradient)
         return 0
 
-    cdef bint open(self, Py_ssize_t i, gradient, bint is_bits) noexcept:
-        """Take a gradient as it is, if it fits. uint16 stands for bfloat16 only in what was converted here."""
-        cdef Py_buffer* view = &self.views[i]
-        cdef Door* door = &self.doors[i]
-        cdef Task* task = &self.work.tasks[i]
-        if not PyObject_CheckBuffer(gradient):      # rows have none: asking for it would make an exception
-            return False
-        if PyObject_GetBuffer(gradient, view, PyBUF_ND | PyBUF_FORMAT) != 0:
-            PyErr_Clear()
-            return False
-        if (
-            view.ndim == door.ndim
-            and memcmp(view.shape, door.shape, door.ndim * sizeof(Py_ssize_t)) == 0
-            and view.format[1] == 0
-            and <size_t>view.buf % <size_t>view.itemsize == 0
-        ):
-            task.arrays.g = view.buf
-            if view.format[0] == door.format and (door.format != c"H" or is_bits):
-                task.layout = door.layout
-                return True
-            if view.format[0] == door.compute_format:
-                task.layout = door.compute_layout
-                return True
-        PyBuffer_Release(view)
-        return False
+    cdef bint open(self, Py_ssize_t i, gradient) noexcept:
+        """Take a gradient as it is, if it is an array that fits."""
+        cdef const Door* door = &self.doors[i]
+        return (
+            PyArray_Check(gradient)
+            and PyArray_NDIM(<ndarray>gradient) == door.ndim
+            and memcmp(PyArray_DIMS(<ndarray>gradient), door.shape, door.ndim * sizeof(Py_ssize_t)) == 0
+            and take_array(<ndarray>gradient, &self.work.tasks[i], door)
+        )
 
     cdef int open_rows(self, Py_ssize_t i, gradient, bint stepping) except -1:
         """Take a row gradient: merge its rows and check their range, without touching the parameter."""
@@ -610,10 +585,10 @@ cdef class Plan:
         self.met_rows = True
         if not (
             gradient.dense_shape == self.parameters[i].shape
-            and rows.take(task, &self.doors[i], gradient.indices, gradient.values, False)
+            and rows.take(task, &self.doors[i], gradient.indices, gradient.values)
         ):
             indices, values = convert_rows(gradient, self.parameters[i], rows.name)
-            rows.take(task, &self.doors[i], indices, values, True)
+            rows.take(task, &self.doors[i], indices, values)
         # rows that a pass measures, centralizes or spreads over a table lie one behind the other
         rows.arrange(
             task, &self.doors[i], self.merge or not self.lazy, not self.merge,
@@ -649,7 +624,7 @@ cdef class Plan:
         if array.shape != parameter.shape:
             raise ValueError(f"{name} must have shape {parameter.shape}, got {array.shape}")
         same = array.dtype.name == parameter.dtype.name
-        return as_bits(converted(array, parameter.dtype if same else compute_dtype(parameter.dtype)))
+        return converted(array, parameter.dtype if same else compute_dtype(parameter.dtype))
 
     cdef int run(self) except -1:
         cdef Py_ssize_t threads
@@ -723,7 +698,7 @@ def convert_rows(gradient, parameter, name):
             f"{values.shape}")
     same = values.dtype.name == parameter.dtype.name
     values = converted(values, parameter.dtype if same else compute_dtype(parameter.dtype))
-    return converted(indices, np.dtype(np.int64)), as_bits(values)
+    return converted(indices, np.dtype(np.int64)), values
 
 
 cdef void* allocate(Py_ssize_t count, size_t size) except NULL:

@@ -1,4 +1,6 @@
 """The row gradient of one parameter, from step to step."""
+from numpy cimport PyArray_DATA, PyArray_ISCARRAY_RO, PyArray_TYPE, ndarray
+
 from .storage cimport Layout
 from .table cimport Chains, KernelTable
 from .unique cimport Scratch
@@ -8,23 +10,33 @@ from .work cimport Task, int64_t
 cdef struct Door:
     int ndim
     const Py_ssize_t* shape
-    char format             # the parameter's own, or
-    char compute_format     # the compute type's
+    int type                # NumPy's number of the parameter's dtype, or
+    int compute_type        # of the compute dtype
     Layout layout
     Layout compute_layout
+
+
+cdef inline bint take_array(ndarray array, Task* task, const Door* door) noexcept:
+    """Let the kernels read the numbers of an array as it is, if they can; its shape is the caller's business."""
+    cdef int type = PyArray_TYPE(array)
+    if not PyArray_ISCARRAY_RO(array) or (type != door.type and type != door.compute_type):
+        return False
+    task.layout = door.layout if type == door.type else door.compute_layout
+    task.arrays.g = PyArray_DATA(array)
+    return True
+
 
 cdef class RowGradient:
     cdef KernelTable* table
     cdef Scratch* scratch
     cdef Chains chains
     cdef str name                   # for messages
-    cdef Py_buffer indices          # of this step's arrays
-    cdef Py_buffer values
+    cdef object indices             # of this step
+    cdef object values
     cdef Py_ssize_t[::1] bucket_starts
     cdef Py_ssize_t[::1] bucket
 
-    cdef bint take(self, Task* task, const Door* door, indices, values, bint is_bits) noexcept
-    cdef bint fits(self, Task* task, const Door* door, bint is_bits) noexcept
+    cdef bint take(self, Task* task, const Door* door, indices, values) noexcept
     cdef void release(self) noexcept
     cdef int arrange(self, Task* task, const Door* door, bint merge, bint promised, bint in_place) except -1
     cdef int check(self, int64_t lowest, int64_t highest, const Task* task) except -1

@@ -8,10 +8,12 @@ import os
 
 import numpy as np
 
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBuffer_Release
-from cpython.exc cimport PyErr_Clear
 from libc.stdint cimport int32_t
 from libc.string cimport memcmp
+from numpy cimport (
+    NPY_INT64, PyArray_Check, PyArray_DATA, PyArray_DIMS, PyArray_EquivTypenums, PyArray_ISCARRAY_RO, PyArray_NDIM,
+    PyArray_TYPE, ndarray, npy_intp
+)
 
 from .isa cimport active_table
 from .storage cimport BFLOAT16, FLOAT16, FLOAT64
@@ -20,10 +22,6 @@ from .unique cimport (
     unique_indices
 )
 from .work cimport CHUNK
-
-cdef extern from "Python.h":
-    # without the automatic exception: what does not fit is converted, not refused
-    int PyObject_GetBuffer(object exporter, Py_buffer* view, int flags) noexcept
 
 cdef enum:
     FEW_REPEATS = 8         # one row in so many may repeat an index; with more, merged rows in one stream are faster
@@ -46,42 +44,26 @@ cdef class RowGradient:
         if self.scratch != NULL:
             free_scratch(self.scratch)
 
-    cdef bint take(self, Task* task, const Door* door, indices, values, bint is_bits) noexcept:
-        """Take arrays as they are, if they fit. uint16 stands for bfloat16 only in what was converted (`is_bits`)."""
-        if take_buffer(indices, &self.indices) and take_buffer(values, &self.values):
-            if self.fits(task, door, is_bits):
-                task.rows, task.n_rows = <const int64_t*>self.indices.buf, self.indices.shape[0]
-                task.arrays.g = self.values.buf
-                return True
-        self.release()
-        return False
-
-    cdef bint fits(self, Task* task, const Door* door, bint is_bits) noexcept:
-        """Tell whether these are rows that kernels read, and if so note their layout."""
-        cdef const Py_buffer* indices = &self.indices
-        cdef const Py_buffer* values = &self.values
-        cdef char format = values.format[0]
+    cdef bint take(self, Task* task, const Door* door, indices, values) noexcept:
+        """Take arrays as they are, if they fit."""
+        if not (PyArray_Check(indices) and is_index_array(<ndarray>indices) and PyArray_Check(values)):
+            return False
+        cdef Py_ssize_t n_rows = PyArray_DIMS(<ndarray>indices)[0]
+        cdef const npy_intp* shape = PyArray_DIMS(<ndarray>values)
         if (
-            indices.ndim != 1
-            or indices.itemsize != sizeof(int64_t)
-            or indices.format[0] not in b"lq"
-            or values.ndim != max(door.ndim, 1)
-            or values.shape[0] != indices.shape[0]
-            or memcmp(&values.shape[1], &door.shape[1], (values.ndim - 1) * sizeof(Py_ssize_t)) != 0
+            PyArray_NDIM(<ndarray>values) != max(door.ndim, 1)
+            or shape[0] != n_rows
+            or memcmp(&shape[1], &door.shape[1], (max(door.ndim, 1) - 1) * sizeof(Py_ssize_t)) != 0
+            or not take_array(<ndarray>values, task, door)
         ):
             return False
-        if format == door.format and (format != c"H" or is_bits):
-            task.layout = door.layout
-        elif format == door.compute_format:
-            task.layout = door.compute_layout
-        else:
-            return False
+        task.rows, task.n_rows = <const int64_t*>PyArray_DATA(<ndarray>indices), n_rows
+        self.indices, self.values = indices, values
         return True
 
     cdef void release(self) noexcept:
         """Let go of the caller's arrays."""
-        PyBuffer_Release(&self.indices)
-        PyBuffer_Release(&self.values)
+        self.indices = self.values = None
 
     cdef int arrange(self, Task* task, const Door* door, bint merge, bint promised, bint in_place) except -1:
         """Fill in the rest of a task's gradient, or raise IndexError if a row is not in the table.
@@ -165,12 +147,12 @@ cdef class RowGradient:
         return 0
 
 
-cdef bint take_buffer(array, Py_buffer* view) noexcept:
-    """Open an array if it is C-contiguous and aligned and its elements are plain numbers."""
-    if PyObject_GetBuffer(array, view, PyBUF_ND | PyBUF_FORMAT) != 0:
-        PyErr_Clear()
-        return False
-    return view.format[1] == 0 and <size_t>view.buf % <size_t>view.itemsize == 0
+cdef bint is_index_array(ndarray array) noexcept:
+    # long and long long are different types to NumPy, but the same to a kernel
+    return (
+        PyArray_NDIM(array) == 1
+        and PyArray_EquivTypenums(PyArray_TYPE(array), NPY_INT64)
+        and PyArray_ISCARRAY_RO(array))
 
 
 cdef void link(int32_t* slots, Py_ssize_t k, int32_t* first, int32_t* last) noexcept nogil:

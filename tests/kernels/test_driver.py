@@ -1,7 +1,9 @@
 import os
+import pickle
 import threading
 import warnings
 import weakref
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
@@ -315,6 +317,38 @@ def test_error_while_gradients_are_held_releases_them():
     assert reference() is None
     plan.step(g, [(1.0,)])
     assert w.tolist() == [-1, -1, -1, -1]
+
+
+@pytest.mark.parametrize(
+    "export",
+    [
+        lambda g: pickle.loads(pickle.dumps(g)),  # whose dtype is equal, but another object
+        lambda g: g.view(np.matrix)[0],
+        lambda g: memoryview(g),
+        lambda g: array("d", g),
+        lambda g: g.astype(np.longdouble),
+        lambda g: np.stack([g, g], axis=1)[:, 0],
+    ],
+    ids=["unpickled", "matrix", "memoryview", "array", "longdouble", "strided"],
+)
+def test_gradient_in_any_form(export):
+    w, gradient = np.zeros(3), np.array([1.0, 2.0, 3.0])
+    if isinstance(exported := export(gradient), np.matrix):
+        w = w[None]
+    make_plan([w], "sgd", 0).step([exported], [(0.5,)])
+    assert w.ravel().tolist() == [-0.5, -1.0, -1.5]
+
+
+def test_gradients_stay_alive_while_they_are_held():
+    w, gradients = np.zeros(3), [np.ones(3)]
+    alive = weakref.ref(gradients[0])
+    plan = make_plan([w], "sgd", 0)
+    with plan.hold(gradients):
+        gradients.clear()
+        assert alive() is not None
+        plan.step(gradients, [(0.5,)])
+    assert alive() is None
+    assert w.tolist() == [-0.5] * 3
 
 
 def test_uint16_is_no_bfloat16():
