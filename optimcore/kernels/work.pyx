@@ -111,7 +111,8 @@ cdef const Segment* find_segment(const Work* work, long block) noexcept nogil:
 cdef bint run_chunk(const Work* work, Py_ssize_t t, Py_ssize_t c, long thread) noexcept nogil:
     cdef const Task* task = &work.tasks[t]
     cdef Py_ssize_t start = c * task.length
-    cdef Prologue prologue = prologue_of(work, t)
+    cdef Prologue prologue
+    write_prologue(work, t, &prologue)
     if work.factoring:
         sum_squares(work, t, c, &prologue)
         return False
@@ -300,7 +301,7 @@ cdef void catch_up_row(const Work* work, Py_ssize_t t, Py_ssize_t row, int32_t m
     cdef Prologue prologue
     cdef Arrays arrays
     if marks[row] < task.n_missed:
-        prologue = prologue_of(work, t)
+        write_prologue(work, t, &prologue)
         prologue.clip, prologue.decay, prologue.scale = 1, 0, 1
         prologue.rounding.key1 = ~prologue.rounding.key1    # the update that follows has its own random bits
         arrays = task.arrays
@@ -409,8 +410,7 @@ cdef Layout own_layout(Layout layout) noexcept nogil:
     return BFLOAT16 if layout == BFLOAT16_MIXED else layout
 
 
-cdef Prologue prologue_of(const Work* work, Py_ssize_t t) noexcept nogil:
-    cdef Prologue p
+cdef void write_prologue(const Work* work, Py_ssize_t t, Prologue* p) noexcept nogil:
     cdef uint64_t key
     cdef const Task* task = &work.tasks[t]
     p.clip, p.decay, p.mean, p.scale, p.trust = 1, 0, 0, 1, 1
@@ -423,7 +423,6 @@ cdef Prologue prologue_of(const Work* work, Py_ssize_t t) noexcept nogil:
         key = mixed(work.key ^ work.keys[t])
         p.rounding.stochastic = True
         p.rounding.key0, p.rounding.key1 = <uint32_t>key, <uint32_t>(key >> 32)
-    return p
 
 
 cdef uint64_t mixed(uint64_t x) noexcept nogil:
