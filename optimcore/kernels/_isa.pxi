@@ -22,6 +22,28 @@ ctypedef fused index_t:
     int32_t
     int64_t
 
+ctypedef fused slot1_t:     # rules that have a second slot
+    Adam
+    AdamNesterov
+    AdamAmsgrad
+    AdamWeightDecay
+    Adamax
+    Adadelta
+    Rprop
+    Ftrl
+    FtrlPower
+    Rmsprop
+    RmspropCentered
+    Lamb
+    AdafactorMomentum
+    AdamAbsent
+    AdamAmsgradAbsent
+
+ctypedef fused slot2_t:     # and a third
+    AdamAmsgrad
+    RmspropCentered
+    AdamAmsgradAbsent
+
 cdef enum:
     LANES = 16              # of every reduction, whatever the width of a vector: equal bits on every ISA
     BATCH = 256             # elements that a reduction converts at once
@@ -43,64 +65,78 @@ cdef inline void update(
     w = g = a.zero          # variables of the compute type
     for i in range(start, stop):
         load(&a, i, &w, &g)
+        # Formulas read slots that they have just written. In memory that takes a while, and long where a vector lies in
+        # two cache lines.
+        if rule_t is not Sgd:
+            slot0 = a.slot0[i]
+        if rule_t in slot1_t:
+            slot1 = a.slot1[i]
+        if rule_t in slot2_t:
+            slot2 = a.slot2[i]
         clip(&p, &g)
         if rule_t not in decoupled_t:
             decay(&p, &g, w)
         centralize_and_unscale(&p, &g)
         if rule_t is Gradient:
-            gradient(g, &a.slot0[i])
+            gradient(g, &slot0)
         elif rule_t is Sgd:
             sgd(&h, &w, g)
         elif rule_t is SgdMomentum:
-            sgd_momentum(&h, &w, g, &a.slot0[i])
+            sgd_momentum(&h, &w, g, &slot0)
         elif rule_t is SgdNesterov:
-            sgd_nesterov(&h, &w, g, &a.slot0[i])
+            sgd_nesterov(&h, &w, g, &slot0)
         elif rule_t is Momentum:
-            momentum(&h, &w, g, &a.slot0[i])
+            momentum(&h, &w, g, &slot0)
         elif rule_t is MomentumNesterov:
-            momentum_nesterov(&h, &w, g, &a.slot0[i])
+            momentum_nesterov(&h, &w, g, &slot0)
         elif rule_t is Adam:
-            adam(&h, &w, g, &a.slot0[i], &a.slot1[i])
+            adam(&h, &w, g, &slot0, &slot1)
         elif rule_t is AdamNesterov:
-            adam_nesterov(&h, &w, g, &a.slot0[i], &a.slot1[i])
+            adam_nesterov(&h, &w, g, &slot0, &slot1)
         elif rule_t is AdamAmsgrad:
-            adam_amsgrad(&h, &w, g, &a.slot0[i], &a.slot1[i], &a.slot2[i])
+            adam_amsgrad(&h, &w, g, &slot0, &slot1, &slot2)
         elif rule_t is AdamWeightDecay:
-            adam_weight_decay(&h, &p, &w, g, &a.slot0[i], &a.slot1[i])
+            adam_weight_decay(&h, &p, &w, g, &slot0, &slot1)
         elif rule_t is Adamax:
-            adamax(&h, &w, g, &a.slot0[i], &a.slot1[i])
+            adamax(&h, &w, g, &slot0, &slot1)
         elif rule_t is Adagrad:
-            adagrad(&h, &w, g, &a.slot0[i])
+            adagrad(&h, &w, g, &slot0)
         elif rule_t is AdagradFrozen:
-            adagrad_frozen(&h, &w, g, &a.slot0[i])
+            adagrad_frozen(&h, &w, g, &slot0)
         elif rule_t is Adadelta:
-            adadelta(&h, &w, g, &a.slot0[i], &a.slot1[i])
+            adadelta(&h, &w, g, &slot0, &slot1)
         elif rule_t is Asgd:
-            asgd(&h, &w, g, &a.slot0[i])
+            asgd(&h, &w, g, &slot0)
         elif rule_t is Rprop:
-            rprop(&h, &w, g, &a.slot0[i], &a.slot1[i])
+            rprop(&h, &w, g, &slot0, &slot1)
         elif rule_t is Ftrl:
-            ftrl(&h, &w, g, &a.slot0[i], &a.slot1[i])
+            ftrl(&h, &w, g, &slot0, &slot1)
         elif rule_t is FtrlPower:
-            ftrl_power(&h, &w, g, &a.slot0[i], &a.slot1[i])
+            ftrl_power(&h, &w, g, &slot0, &slot1)
         elif rule_t is ProximalAdagrad:
-            proximal_adagrad(&h, &w, g, &a.slot0[i])
+            proximal_adagrad(&h, &w, g, &slot0)
         elif rule_t is Rmsprop:
-            rmsprop(&h, &w, g, &a.slot0[i], &a.slot1[i])
+            rmsprop(&h, &w, g, &slot0, &slot1)
         elif rule_t is RmspropCentered:
-            rmsprop_centered(&h, &w, g, &a.slot0[i], &a.slot1[i], &a.slot2[i])
+            rmsprop_centered(&h, &w, g, &slot0, &slot1, &slot2)
         elif rule_t is Lamb:
-            lamb(&h, &p, &w, g, &a.slot0[i], &a.slot1[i])
+            lamb(&h, &p, &w, g, &slot0, &slot1)
         elif rule_t is Adafactor:
-            adafactor(&h, &p, &w, g, &a.slot0[i])
+            adafactor(&h, &p, &w, g, &slot0)
         elif rule_t is AdafactorMomentum:
-            adafactor_momentum(&h, &p, &w, g, &a.slot0[i], &a.slot1[i])
+            adafactor_momentum(&h, &p, &w, g, &slot0, &slot1)
         elif rule_t is MomentumAbsent:
-            momentum_absent(&h, &w, &a.slot0[i])
+            momentum_absent(&h, &w, &slot0)
         elif rule_t is AdamAbsent:
-            adam_absent(&h, &w, &a.slot0[i], &a.slot1[i])
+            adam_absent(&h, &w, &slot0, &slot1)
         elif rule_t is AdamAmsgradAbsent:
-            adam_amsgrad_absent(&h, &w, &a.slot0[i], &a.slot1[i], &a.slot2[i])
+            adam_amsgrad_absent(&h, &w, &slot0, &slot1, &slot2)
+        if rule_t is not Sgd and rule_t is not AdagradFrozen:
+            a.slot0[i] = slot0
+        if rule_t in slot1_t:
+            a.slot1[i] = slot1
+        if rule_t in slot2_t:
+            a.slot2[i] = slot2
         if rule_t is not Gradient:
             a.w[i] = w
 
