@@ -18,6 +18,12 @@ ctypedef fused summed_t:    # layouts whose gradient has the compute type, so th
     Float16Mixed
     BFloat16Mixed
 
+ctypedef fused direct_t:    # layouts that the element loop reads by itself; float16 is read faster by the strip
+    Float32
+    Float64
+    BFloat16
+    BFloat16Mixed
+
 ctypedef fused index_t:
     int32_t
     int64_t
@@ -47,22 +53,30 @@ ctypedef fused slot2_t:     # and a third
 cdef enum:
     LANES = 16              # of every reduction, whatever the width of a vector: equal bits on every ISA
     BATCH = 256             # elements that a reduction converts at once
-    STRIP = 128             # elements of 16 bits that an update converts at once
+    STRIP = 256             # elements of 16 bits that an update converts at once
     ROWS_AHEAD = 8          # rows of a table between the one that is asked for and the one that is updated
     PREFETCHED = 128        # elements of a row that are asked for; the CPU sees the rest coming
     MERGE_AHEAD = 8         # rows between the one that is summed and the one that is fetched from memory
 
 
 cdef inline void update(
-    const rule_t* hyper, const wide_t* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
+    const rule_t* hyper, const direct_t* arrays, void* result, Py_ssize_t start, Py_ssize_t stop,
+    const Prologue* prologue
 ) noexcept nogil:
-    """Update elements start..stop by one rule: the element loop around every formula."""
+    """Update elements start..stop by one rule: the element loop around every formula.
+
+    The parameter is written to `result`, in the compute type.
+    """
     # copies, because a store to an array of doubles could otherwise change them as far as the compiler knows
     cdef rule_t h = hyper[0]
-    cdef wide_t a = arrays[0]
+    cdef direct_t a = arrays[0]
     cdef Prologue p = prologue[0]
     cdef Py_ssize_t i
     w = g = a.zero          # variables of the compute type
+    if direct_t is Float64:
+        updated = <double*>result
+    else:
+        updated = <float*>result
     for i in range(start, stop):
         load(&a, i, &w, &g)
         # Formulas read slots that they have just written. In memory that takes a while, and long where a vector lies in
@@ -138,13 +152,20 @@ cdef inline void update(
         if rule_t in slot2_t:
             a.slot2[i] = slot2
         if rule_t is not Gradient:
-            a.w[i] = w
+            updated[i] = w
+
+
+cdef inline void update_wide(
+    const rule_t* hyper, const wide_t* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
+) noexcept nogil:
+    """Update elements start..stop of parameters that have the compute type."""
+    update(hyper, arrays, arrays.w, start, stop, prologue)
 
 
 cdef void update_narrow(
     const rule_t* hyper, const narrow_t* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
 ) noexcept nogil:
-    """Update elements start..stop of 16-bit parameters: strip by strip in float32, which the cache keeps."""
+    """Update elements start..stop of 16-bit parameters, strip by strip in float32, which the cache keeps."""
     cdef float[<int>STRIP] w
     cdef float[<int>STRIP] g
     cdef Float32 strip
@@ -152,28 +173,19 @@ cdef void update_narrow(
     strip.slot0, strip.slot1, strip.slot2 = arrays.slot0, arrays.slot1, arrays.slot2
     while start < stop:
         n = min(stop - start, STRIP)
-        strip.w = w - start
-        widen(arrays, start, n, w, g)
-        if narrow_t is Float16 or narrow_t is BFloat16:
-            strip.g = g - start
+        if narrow_t in direct_t:
+            update[rule_t, narrow_t](hyper, arrays, w - start, start, start + n, prologue)
         else:
-            strip.g = arrays.g
-        update[rule_t, Float32](hyper, &strip, start, start + n, prologue)
+            strip.w, strip.g = w - start, g - start
+            float32s_from_float16(w, &arrays.w[start], n)
+            if narrow_t is Float16:
+                float32s_from_float16(g, &arrays.g[start], n)
+            else:
+                strip.g = arrays.g
+            update[rule_t, Float32](hyper, &strip, strip.w, start, start + n, prologue)
         if rule_t is not Gradient:
             narrow(arrays, start, n, w, &prologue.rounding)
         start += n
-
-
-cdef void widen(const narrow_t* arrays, Py_ssize_t start, Py_ssize_t n, float* w, float* g) noexcept nogil:
-    """Read n elements of the parameter, and of the gradient if it is of 16 bits too."""
-    if narrow_t is Float16 or narrow_t is Float16Mixed:
-        float32s_from_float16(w, &arrays.w[start], n)
-    else:
-        float32s_from_bfloat16(w, &arrays.w[start], n)
-    if narrow_t is Float16:
-        float32s_from_float16(g, &arrays.g[start], n)
-    elif narrow_t is BFloat16:
-        float32s_from_bfloat16(g, &arrays.g[start], n)
 
 
 cdef void narrow(
@@ -225,7 +237,7 @@ cdef void update_rows(
                     else:
                         a.g = <const float*>&sums[0] - start
             if layout_t in wide_t:
-                update[rule_t, layout_t](&h, &a, start, stop, &p)
+                update_wide[rule_t, layout_t](&h, &a, start, stop, &p)
             else:
                 update_narrow[rule_t, layout_t](&h, &a, start, stop, &p)
             start = stop
@@ -473,9 +485,9 @@ cdef void enlist(KernelTable* table, const char* name, int slots, const rule_t* 
     kernels.slots = slots
     kernels.decoupled = rule_t in decoupled_t
     kernels.matrix = rule_t in matrix_t
-    kernels.update[<int>FLOAT32] = <update_f>update[rule_t, Float32]
+    kernels.update[<int>FLOAT32] = <update_f>update_wide[rule_t, Float32]
     kernels.update_rows[<int>FLOAT32] = <update_rows_f>update_rows[rule_t, Float32]
-    kernels.update[<int>FLOAT64] = <update_f>update[rule_t, Float64]
+    kernels.update[<int>FLOAT64] = <update_f>update_wide[rule_t, Float64]
     kernels.update_rows[<int>FLOAT64] = <update_rows_f>update_rows[rule_t, Float64]
     kernels.update[<int>FLOAT16] = <update_f>update_narrow[rule_t, Float16]
     kernels.update_rows[<int>FLOAT16] = <update_rows_f>update_rows[rule_t, Float16]
