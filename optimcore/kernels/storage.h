@@ -73,9 +73,10 @@ static inline float float32_from_bfloat16(uint16_t bfloat) {
 
 static inline uint16_t bfloat16_from_float32(float value) {
     uint32_t bits = float32_bits(value);
-    uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    uint32_t nan = ((bits >> 16) & 0x8000u) | 0x7fc0u;
-    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+    uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+    uint32_t nan = (bits & 0x80000000u) | 0x7fc00000u;
+    /* selected before the shift: in 16 bits gcc would narrow the one and widen it again */
+    return (uint16_t)((value != value ? nan : rounded) >> 16);
 }
 
 static inline uint16_t bfloat16_from_float32_stochastic(float value, uint32_t random) {
