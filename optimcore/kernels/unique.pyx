@@ -7,14 +7,16 @@ while they are in order, a direct table where their range is near their count, a
 Both tables hold numbers that count on from call to call. An entry below the first number of this call is as good as
 empty, so a table that is kept is never cleared until numbers run out.
 """
+import math
 from functools import cache
 
 import numpy as np
 
+from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from .isa cimport active_table
 from .storage cimport BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Arrays, Layout
@@ -24,6 +26,7 @@ from optimcore.kernels.arrays import compute_dtype
 
 cdef extern from "platform.h":
     void prefetch(const void* address) noexcept nogil
+    void* allocate(size_t nbytes) noexcept nogil
     void* allocate_table(size_t nbytes) noexcept nogil
 
 cdef enum:
@@ -35,6 +38,9 @@ cdef enum:
     PARTS = 64              # with so many tables at once the CPU still has their pages at hand
     PARTED = 1 << 19        # indices from which on a table is beyond the cache,
     PROBED = 1 << 12        # if most of so many are different
+    SPARES = 4              # results that nobody uses any more, and whose memory is kept,
+    SPARE_LEAST = 1 << 20   # if it is as large as this,
+    SPARE_MOST = 1 << 25    # and all of it no larger than this
 
 cdef struct Memory:
     void* data
@@ -119,6 +125,52 @@ cdef int32_t* reserve_slots(Scratch* scratch, Py_ssize_t k) noexcept nogil:
 
 cdef void* reserve_merged(Scratch* scratch, size_t nbytes) noexcept nogil:
     return reserve(&scratch.merged, nbytes)
+
+
+# Memory of large results that nobody uses any more serves the next ones, since to hand out pages anew often takes the
+# system longer than it takes a kernel to write them. All of this needs the GIL.
+
+cdef Memory[<int>SPARES] spares     # the oldest first
+cdef int n_spares = 0
+
+
+cdef Memory pop_spare(int i) noexcept:
+    global n_spares
+    cdef Memory memory = spares[i]
+    n_spares -= 1
+    memmove(&spares[i], &spares[i + 1], (n_spares - i) * sizeof(Memory))
+    return memory
+
+
+cdef Memory new_memory(size_t nbytes) noexcept:
+    """Return memory of at least `nbytes`, less than twice as many, not initialized; data is NULL if there is none."""
+    cdef Memory memory
+    cdef int i
+    for i in range(n_spares):
+        if nbytes <= spares[i].nbytes < 2 * nbytes:
+            return pop_spare(i)
+    memory.data, memory.nbytes = allocate(nbytes), nbytes
+    return memory
+
+
+cpdef size_t spare_bytes() noexcept:
+    """Return how much memory of former results is kept for the next ones, in bytes."""
+    cdef size_t kept = 0
+    cdef int i
+    for i in range(n_spares):
+        kept += spares[i].nbytes
+    return kept
+
+
+cdef void release_memory(Memory memory) noexcept:
+    global n_spares
+    if not SPARE_LEAST <= memory.nbytes <= SPARE_MOST:
+        free(memory.data)
+        return
+    while n_spares == SPARES or spare_bytes() + memory.nbytes > SPARE_MOST:
+        free(pop_spare(0).data)
+    spares[n_spares] = memory
+    n_spares += 1
 
 
 # ---- unique
@@ -441,6 +493,41 @@ cdef class Workspace:
         return self.scratch.probes
 
 
+cdef class Result:
+    """Memory of an array that is returned. Kernels write it before its length is known.
+
+    Attributes
+    ----------
+    nbytes : int
+        Bytes of the memory: at most twice those of the array.
+    """
+    cdef Memory memory
+
+    def __cinit__(self, size_t nbytes):
+        self.memory = new_memory(nbytes)
+        if self.memory.data == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        release_memory(self.memory)
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.memory.data, self.memory.nbytes, False, flags)
+
+    @property
+    def nbytes(self):
+        return self.memory.nbytes
+
+    cdef as_array(self, tuple shape, dtype):
+        """Return the array; one that needs less than half of the memory gets its own."""
+        cdef size_t nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        cdef Result result = self
+        if 2 * nbytes < self.memory.nbytes:
+            result = Result(nbytes)
+            memcpy(result.memory.data, self.memory.data, nbytes)
+        return np.ndarray(shape, dtype, result)
+
+
 def bounds(indices):
     """Return the smallest and the largest of at least one index."""
     return bounds_of[int32_t](indices) if indices.dtype == np.int32 else bounds_of[int64_t](indices)
@@ -479,25 +566,25 @@ def unique(indices, return_inverse, return_counts, workspace):
 cdef tuple unique_of(const index_t[::1] indices, bint return_inverse, bint return_counts, Workspace workspace):
     cdef Scratch* scratch = workspace.scratch
     cdef Py_ssize_t k = indices.shape[0], u
-    cdef int64_t[::1] inverse, counts
     cdef int32_t* slots = NULL
-    cdef index_t[::1] found = np.empty(k, np.int32 if index_t is int32_t else np.int64)
+    cdef Result found = Result(k * sizeof(index_t)), inverse
+    cdef int64_t[::1] counts
     if return_inverse:
-        inverse = np.empty(k, np.int64)
+        inverse = Result(k * sizeof(int64_t))
         with nogil:
-            u = number(scratch, &indices[0], k, &inverse[0], &found[0])
+            u = number(scratch, &indices[0], k, <int64_t*>inverse.memory.data, <index_t*>found.memory.data)
     else:
         slots = checked_slots(scratch, k)
         with nogil:
-            u = number(scratch, &indices[0], k, slots, &found[0])
-    result = (shortened(found.base, u),)
+            u = number(scratch, &indices[0], k, slots, <index_t*>found.memory.data)
+    result = (found.as_array((checked_count(u),), np.int32 if index_t is int32_t else np.int64),)
     if return_inverse:
-        result += (inverse.base,)
+        result += (inverse.as_array((k,), np.int64),)
     if return_counts:
         counts = np.zeros(u, np.int64)
         with nogil:
             if return_inverse:
-                count(&inverse[0], k, &counts[0])
+                count(<int64_t*>inverse.memory.data, k, &counts[0])
             else:
                 count(slots, k, &counts[0])
         result += (counts.base,)
@@ -544,23 +631,21 @@ cdef tuple merge_rows_of(const index_t[::1] indices, values, Workspace workspace
     cdef Py_ssize_t k = indices.shape[0], u
     cdef int32_t* slots = checked_slots(scratch, k)
     cdef const unsigned char[::1] value_bytes = values.reshape(-1).view(np.uint8)
-    cdef unsigned char[::1] merged_bytes
     cdef Layout storage
     cdef Py_ssize_t width
-    cdef index_t[::1] found = np.empty(k, np.int32 if index_t is int32_t else np.int64)
+    cdef Result found = Result(k * sizeof(index_t)), merged
     with nogil:
-        u = number(scratch, &indices[0], k, slots, &found[0])
+        u = number(scratch, &indices[0], k, slots, <index_t*>found.memory.data)
+    unique = found.as_array((checked_count(u),), np.int32 if index_t is int32_t else np.int64)
     if u > 0 and scratch.lowest < 0:
         raise ValueError(f"indices must be >= 0, got {scratch.lowest}")
-    unique = shortened(found.base, u)
     storage, compute = storage_of(values.dtype)
     width = values.shape[1]
-    merged = np.empty((u, width), compute)
-    merged_bytes = merged.reshape(-1).view(np.uint8)
+    merged = Result(u * width * compute.itemsize)
     # One thread: two that shared the columns, or the slots, took longer. Most of the time is the memory's.
     with nogil:
-        sum_rows(scratch, slots, k, &value_bytes[0], storage, width, &merged_bytes[0])
-    return unique, merged
+        sum_rows(scratch, slots, k, &value_bytes[0], storage, width, merged.memory.data)
+    return unique, merged.as_array((u, width), compute)
 
 
 cdef int32_t* checked_slots(Scratch* scratch, Py_ssize_t k) except NULL:
@@ -570,10 +655,7 @@ cdef int32_t* checked_slots(Scratch* scratch, Py_ssize_t k) except NULL:
     return slots
 
 
-cdef shortened(array, Py_ssize_t u):
-    """Give back the memory behind the first u elements."""
+cdef Py_ssize_t checked_count(Py_ssize_t u) except -1:
     if u < 0:
         raise MemoryError()
-    if u < len(array):
-        array.resize(u, refcheck=False)     # the kernel's pointer is not used any more
-    return array
+    return u

@@ -127,13 +127,46 @@ def test_numbers_run_out_in_parts():
             np.testing.assert_array_equal(result, right)
 
 
-def test_results_own_as_much_memory_as_they_need():
-    """They are no views of something longer."""
-    for indices in patterns(100_000, np.int64).values():
-        unique, inverse = kernel.unique(indices, True, False, kernel.Workspace())
-        assert unique.base is None
-        assert unique.flags.owndata
-        assert inverse.base is None
+def test_results_own_about_as_much_memory_as_they_need():
+    """Their memory is at most twice as long, also where it was made for another call."""
+    workspace = kernel.Workspace()
+    for k in (0, 1, 1000, 100_000, 300_000, 200_000, 10**6, 300_000):
+        indices = np.random.default_rng(k).permutation(k)
+        for u in (k, k // 2 + 1, k // 2, 1):
+            unique, inverse = kernel.unique(indices % max(u, 1), True, False, workspace)
+            merged = kernel.merge_rows(indices % max(u, 1), np.ones((k, 3), np.float32), workspace)[1]
+            for array in (unique, inverse, merged):
+                assert array.nbytes <= array.base.nbytes <= 2 * array.nbytes
+
+
+def test_memory_of_results_serves_again_when_nobody_uses_it():
+    """Large results that were dropped make room for new ones; what is still seen from anywhere keeps its values."""
+    workspace = kernel.Workspace()
+    indices = np.arange(200_000)[::-1].copy()
+    expected = kernel.unique(indices, True, False, workspace)[1].copy()
+
+    def address():
+        return kernel.unique(indices + 1, True, False, workspace)[1].ctypes.data
+
+    places = {address() for _ in range(20)}
+    assert len(places) <= 4
+    for see in (lambda a: a, lambda a: a[5:], memoryview, lambda a: a.base, lambda a: a.view(np.uint64).reshape(2, -1)):
+        seen = see(kernel.unique(indices, True, False, workspace)[1])
+        bits = bytes(memoryview(seen))
+        results = [kernel.unique(indices + 1, True, False, workspace) for _ in range(3)]
+        assert bytes(memoryview(seen)) == bits
+        for unique, inverse in results:
+            np.testing.assert_array_equal(unique, indices + 1)
+            np.testing.assert_array_equal(inverse, expected)
+
+
+def test_memory_that_is_kept_for_results_is_bounded():
+    """Whatever the sizes are: 32 MB."""
+    workspace = kernel.Workspace()
+    for k in (10**6, 2 * 10**6, 10**6, 5 * 10**6, 300_000, 150_000, 10**6, 130_000, 4_190_000):
+        kernel.unique(np.arange(k)[::-1].copy(), True, False, workspace)
+        assert kernel.spare_bytes() <= 2**25
+    assert kernel.spare_bytes() > 2**24
 
 
 def test_long_and_short_calls_share_a_workspace():
