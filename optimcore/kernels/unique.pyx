@@ -18,6 +18,7 @@ from libc.stdint cimport UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memmove, memset
 
+from .crew cimport run_blocks, threads_for
 from .isa cimport active_table
 from .storage cimport BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Arrays, Layout
 from .table cimport KernelTable
@@ -35,7 +36,9 @@ cdef enum:
     SMALL_TABLE = 1 << 20   # while it has no more entries than this
     DIRECT_AHEAD = 32       # indices between the one that is looked up and the one whose entry is fetched
     HASH_BATCH = 256        # indices that are hashed, and their entries fetched, at once
-    PARTS = 64              # with so many tables at once the CPU still has their pages at hand
+    PARTS = 128             # with so many tables at once the CPU still has their pages at hand
+    SLICES = 16             # that several threads divide many indices into
+    WORKERS = 64            # threads at most
     PARTED = 1 << 19        # indices from which on a table is beyond the cache,
     PROBED = 1 << 12        # if most of so many are different
     SPARES = 4              # results that nobody uses any more, and whose memory is kept,
@@ -287,6 +290,11 @@ cdef inline int hash_bits(Py_ssize_t k) noexcept nogil:
     return bits
 
 
+cdef inline int part_bits(Py_ssize_t n, Py_ssize_t k) noexcept nogil:
+    """Return the same for a part of n indices, a quarter full: within the cache that saves more than it costs."""
+    return min(hash_bits(2 * n), hash_bits(k))
+
+
 cdef inline void find_bounds(
     const KernelTable* kernels, const index_t* indices, Py_ssize_t k, index_t* lowest, index_t* highest
 ) noexcept nogil:
@@ -298,13 +306,16 @@ cdef inline void find_bounds(
 
 cdef Py_ssize_t find_unique(Scratch* scratch, const index_t* indices, Py_ssize_t k, slot_t* slots) noexcept nogil:
     cdef index_t* unique = <index_t*>reserve(&scratch.unique, k * sizeof(index_t))
-    return -1 if unique == NULL else number(scratch, indices, k, slots, unique)
+    return -1 if unique == NULL else number(scratch, indices, k, slots, unique, 1)
 
 
 cdef Py_ssize_t number(
-    Scratch* scratch, const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique
-) noexcept nogil:
-    """Do what find_unique does, and write the unique indices to k elements of `unique`."""
+    Scratch* scratch, const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique, Py_ssize_t threads
+) except -2 nogil:
+    """Do what find_unique does, and write the unique indices to k elements of `unique`.
+
+    With more than one thread the caller must be one of Python's, as `run_blocks` demands.
+    """
     cdef index_t lowest, highest
     cdef uint64_t span
     cdef Py_ssize_t u
@@ -331,7 +342,7 @@ cdef Py_ssize_t number(
         u = number_by_hash(
             &scratch.hash, bits, indices, PROBED, slots, unique, lowest, narrow, &scratch.probes)
         if u > PROBED // 2:
-            return number_in_parts(scratch, indices, k, slots, unique, lowest, narrow)
+            return number_in_parts(scratch, indices, k, slots, unique, lowest, narrow, threads)
         bits = hash_bits(k)
         if reserve_table(&scratch.hash, sizeof(uint64_t) << bits, k) == NULL:
             return -1
@@ -341,75 +352,218 @@ cdef Py_ssize_t number(
 # A table beyond the cache costs an access to memory for each index. Many indices are therefore divided by some bits of
 # their hash into parts, in order, and each part is numbered with a table that fits the cache. Then the indices are gone
 # through in their own order: each takes the next number of its part, and a number that is new there is new in all.
+#
+# Threads share the work of a stage: slices of the indices, or parts. How many unique keys of each part come before a
+# slice is known before it is gone through; so every number is the same whoever finds it.
+
+cdef enum:
+    COUNT, DIVIDE, NUMBER, ENTER, FILL      # stages
+
+cdef struct Worker:
+    Table table             # a thread's own, in the memory that they share
+    Py_ssize_t probes
+    char[64] padding        # threads do not wait for each other's counters
+
+cdef struct Parts:
+    const void* indices
+    void* slots
+    void* unique            # before ENTER: the unique keys of all parts
+    void* keys              # the indices, part by part
+    int32_t* numbers        # of the keys, in their parts
+    int32_t* final          # in the place of the keys, from ENTER on: the numbers in all of the unique ones
+    uint8_t* part_of        # each index
+    Py_ssize_t k
+    int64_t lowest
+    bint narrow
+    bint wide_indices
+    bint wide_slots
+    int stage
+    long n_slices
+    int32_t[<int>SLICES + 1][<int>PARTS] starts     # of the keys of a slice in each part; the last ones are the ends
+    int32_t[<int>SLICES + 1][<int>PARTS] seen       # unique keys of each part before a slice; the last ones are all
+    Worker[<int>WORKERS] workers
+
 
 cdef Py_ssize_t number_in_parts(
-    Scratch* scratch, const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique, int64_t lowest, bint narrow
-) noexcept nogil:
+    Scratch* scratch, const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique, int64_t lowest, bint narrow,
+    Py_ssize_t threads
+) except -2 nogil:
+    cdef Parts parts
     cdef index_t* keys = <index_t*>reserve_large(
         &scratch.parts, k * (sizeof(index_t) + sizeof(int32_t) + sizeof(uint8_t)))
-    cdef int32_t* numbers = <int32_t*>&keys[k]      # of the keys, in their parts
-    cdef uint8_t* part_of = <uint8_t*>&numbers[k]   # each index
-    cdef Py_ssize_t[<int>PARTS + 1] starts
-    cdef Py_ssize_t[<int>PARTS] ends
-    cdef Py_ssize_t part, n, longest = 0
+    cdef Py_ssize_t tables, table
     if keys == NULL:
         return -1
-    divide(indices, k, lowest, part_of, keys, starts, ends)
-    for part in range(PARTS):
-        longest = max(longest, ends[part] - starts[part])
-    if reserve_table(&scratch.hash, sizeof(uint64_t) << hash_bits(longest), k) == NULL:
+    parts.indices, parts.k, parts.lowest, parts.narrow = indices, k, lowest, narrow
+    parts.slots, parts.unique, parts.keys, parts.final = slots, unique, keys, <int32_t*>keys
+    parts.numbers = <int32_t*>&keys[k]
+    parts.part_of = <uint8_t*>&parts.numbers[k]
+    parts.wide_indices, parts.wide_slots = sizeof(index_t) == 8, sizeof(slot_t) == 8
+    parts.n_slices = 1 if threads == 1 else SLICES
+    run_stage(&parts, COUNT, parts.n_slices, threads)
+    place_keys(&parts)
+    run_stage(&parts, DIVIDE, parts.n_slices, threads)
+    tables = share_tables(&parts, scratch, threads)
+    if tables == 0:
         return -1
-    for part in range(PARTS):
-        n = ends[part] - starts[part]
-        number_by_hash(         # `unique` has room for the unique keys of all parts
-            &scratch.hash, hash_bits(n), &keys[starts[part]], n, &numbers[starts[part]], &unique[starts[part]], lowest,
-            narrow, &scratch.probes)
-    return renumber(indices, k, part_of, starts, numbers, <int32_t*>keys, slots, unique)
+    run_stage(&parts, NUMBER, PARTS, tables)
+    for table in range(tables):
+        scratch.probes += parts.workers[table].probes
+    run_stage(&parts, ENTER, parts.n_slices, threads)
+    run_stage(&parts, FILL, parts.n_slices, threads)
+    return sum_of(parts.seen[parts.n_slices])
 
 
-cdef void divide(
-    const index_t* indices, Py_ssize_t k, int64_t lowest, uint8_t* part_of, index_t* keys, Py_ssize_t* starts,
-    Py_ssize_t* ends
+cdef int run_stage(Parts* parts, int stage, long n_blocks, Py_ssize_t threads) except -1 nogil:
+    cdef long block
+    parts.stage = stage
+    if threads > 1:
+        with gil:
+            run_blocks(run_block, parts, n_blocks, threads)
+    else:
+        for block in range(n_blocks):
+            run_block(parts, block, 0)
+    return 0
+
+
+cdef bint run_block(const void* work, long block, long thread) noexcept nogil:
+    cdef Parts* parts = <Parts*>work
+    if parts.wide_indices and parts.wide_slots:
+        do_block(parts, <const int64_t*>parts.indices, <int64_t*>parts.slots, block, thread)
+    elif parts.wide_indices:
+        do_block(parts, <const int64_t*>parts.indices, <int32_t*>parts.slots, block, thread)
+    elif parts.wide_slots:
+        do_block(parts, <const int32_t*>parts.indices, <int64_t*>parts.slots, block, thread)
+    else:
+        do_block(parts, <const int32_t*>parts.indices, <int32_t*>parts.slots, block, thread)
+    return False
+
+
+cdef void do_block(Parts* parts, const index_t* indices, slot_t* slots, long block, long thread) noexcept nogil:
+    cdef Py_ssize_t start = parts.k * block // parts.n_slices, stop = parts.k * (block + 1) // parts.n_slices
+    if parts.stage == COUNT:
+        count_slice(parts, indices, start, stop, parts.starts[block])
+    elif parts.stage == DIVIDE:
+        divide_slice(parts, indices, start, stop, parts.starts[block], <index_t*>parts.keys)
+    elif parts.stage == NUMBER:
+        number_part(parts, block, <index_t*>parts.keys, <index_t*>parts.unique, &parts.workers[thread])
+    elif parts.stage == ENTER:
+        enter_slice(parts, indices, start, stop, block, slots, <index_t*>parts.unique)
+    elif block > 0:
+        fill_slice(parts.final, start, stop, slots)
+
+
+cdef void count_slice(
+    Parts* parts, const index_t* indices, Py_ssize_t start, Py_ssize_t stop, int32_t* counts
 ) noexcept nogil:
-    """Write the indices part by part to `keys`, and where each part starts and ends."""
+    cdef uint64_t lowest = <uint64_t>parts.lowest
+    cdef uint8_t* part_of = parts.part_of
+    cdef uint8_t part
+    cdef Py_ssize_t j
+    memset(counts, 0, PARTS * sizeof(int32_t))
+    for j in range(start, stop):
+        part = mix(<uint64_t>indices[j] - lowest) & (PARTS - 1)     # tables go by the upper bits
+        part_of[j] = part
+        counts[part] += 1
+
+
+cdef void place_keys(Parts* parts) noexcept nogil:
+    """Make starts of counts."""
+    cdef int32_t at = 0, n
+    cdef long slice, part
+    for part in range(PARTS):
+        for slice in range(parts.n_slices):
+            n, parts.starts[slice][part] = parts.starts[slice][part], at
+            at += n
+        parts.starts[parts.n_slices][part] = at
+
+
+cdef void divide_slice(
+    Parts* parts, const index_t* indices, Py_ssize_t start, Py_ssize_t stop, const int32_t* starts, index_t* keys
+) noexcept nogil:
+    cdef int32_t[<int>PARTS] next
+    cdef const uint8_t* part_of = parts.part_of
     cdef Py_ssize_t j
     cdef uint8_t part
-    memset(starts, 0, (PARTS + 1) * sizeof(Py_ssize_t))
-    for j in range(k):
-        part_of[j] = mix(<uint64_t>indices[j] - <uint64_t>lowest) & (PARTS - 1)     # tables go by the upper bits
-        starts[part_of[j] + 1] += 1
-    for j in range(PARTS):
-        starts[j + 1] += starts[j]
-        ends[j] = starts[j]
-    for j in range(k):
-        part = part_of[j]
-        keys[ends[part]] = indices[j]
-        ends[part] += 1
-
-
-cdef Py_ssize_t renumber(
-    const index_t* indices, Py_ssize_t k, const uint8_t* part_of, const Py_ssize_t* starts, const int32_t* numbers,
-    int32_t* final, slot_t* slots, index_t* unique
-) noexcept nogil:
-    """Replace the numbers in parts by those in all; `final` has room for the latter, part by part."""
-    cdef Py_ssize_t[<int>PARTS] next
-    cdef Py_ssize_t[<int>PARTS] seen
-    cdef Py_ssize_t j, at
-    cdef int32_t u = 0
-    cdef uint8_t part
     memcpy(next, starts, sizeof(next))
-    memcpy(seen, starts, sizeof(seen))
-    for j in range(k):
+    for j in range(start, stop):
+        part = part_of[j]
+        keys[next[part]] = indices[j]
+        next[part] += 1
+
+
+cdef Py_ssize_t share_tables(Parts* parts, Scratch* scratch, Py_ssize_t threads) noexcept nogil:
+    """Give a table to as many threads as can have one in the memory of a table for all indices; return how many."""
+    cdef int32_t longest = 0
+    cdef Py_ssize_t part, t
+    cdef size_t nbytes
+    cdef int bits
+    for part in range(PARTS):
+        longest = max(longest, parts.starts[parts.n_slices][part] - parts.starts[0][part])
+    bits = part_bits(longest, parts.k)
+    nbytes = sizeof(uint64_t) << bits
+    threads = min(threads, WORKERS, <Py_ssize_t>1 << (hash_bits(parts.k) - bits))
+    if reserve_table(&scratch.hash, threads * nbytes, parts.k) == NULL:
+        return 0
+    for t in range(threads):
+        parts.workers[t].table.entries.data = <char*>scratch.hash.entries.data + t * nbytes
+        parts.workers[t].table.base = scratch.hash.base
+        parts.workers[t].probes = 0
+    scratch.hash.base += <uint32_t>parts.k      # no table counts farther
+    return threads
+
+
+cdef void number_part(Parts* parts, long part, const index_t* keys, index_t* unique, Worker* worker) noexcept nogil:
+    cdef Py_ssize_t start = parts.starts[0][part], n = parts.starts[parts.n_slices][part] - start, i
+    cdef int32_t count = 0
+    cdef long slice
+    parts.seen[parts.n_slices][part] = <int32_t>number_by_hash(
+        &worker.table, part_bits(n, parts.k), &keys[start], n, &parts.numbers[start], &unique[start], parts.lowest,
+        parts.narrow, &worker.probes)
+    for slice in range(parts.n_slices):
+        parts.seen[slice][part] = count
+        if slice < parts.n_slices - 1:
+            for i in range(parts.starts[slice][part], parts.starts[slice + 1][part]):
+                count = max(count, parts.numbers[i] + 1)
+
+
+cdef void enter_slice(
+    Parts* parts, const index_t* indices, Py_ssize_t start, Py_ssize_t stop, long slice, slot_t* slots, index_t* unique
+) noexcept nogil:
+    """Give the next numbers to keys that are new. Slots become places in `final`, or, in the first slice, numbers."""
+    cdef int32_t[<int>PARTS] starts, next, unseen
+    cdef const int32_t* numbers = parts.numbers
+    cdef const uint8_t* part_of = parts.part_of
+    cdef int32_t* final = parts.final
+    cdef int32_t u = <int32_t>sum_of(parts.seen[slice])
+    cdef Py_ssize_t j, at, part
+    memcpy(starts, parts.starts[0], sizeof(starts))
+    memcpy(next, parts.starts[slice], sizeof(next))
+    for part in range(PARTS):
+        unseen[part] = starts[part] + parts.seen[slice][part]
+    for j in range(start, stop):
         part = part_of[j]
         at = starts[part] + numbers[next[part]]
         next[part] += 1
-        if at == seen[part]:
+        if at == unseen[part]:
             final[at] = u
             unique[u] = indices[j]
-            seen[part] += 1
+            unseen[part] += 1
             u += 1
-        slots[j] = <slot_t>final[at]
-    return u
+        slots[j] = <slot_t>(at if slice else final[at])
+
+
+cdef void fill_slice(const int32_t* final, Py_ssize_t start, Py_ssize_t stop, slot_t* slots) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(start, stop):
+        slots[j] = <slot_t>final[slots[j]]
+
+
+cdef Py_ssize_t sum_of(const int32_t* counts) noexcept nogil:
+    cdef Py_ssize_t total = 0, part
+    for part in range(PARTS):
+        total += counts[part]
+    return total
 
 
 cdef const void* unique_indices(const Scratch* scratch) noexcept nogil:
@@ -565,18 +719,18 @@ def unique(indices, return_inverse, return_counts, workspace):
 
 cdef tuple unique_of(const index_t[::1] indices, bint return_inverse, bint return_counts, Workspace workspace):
     cdef Scratch* scratch = workspace.scratch
-    cdef Py_ssize_t k = indices.shape[0], u
+    cdef Py_ssize_t k = indices.shape[0], threads = threads_for(k), u
     cdef int32_t* slots = NULL
     cdef Result found = Result(k * sizeof(index_t)), inverse
     cdef int64_t[::1] counts
     if return_inverse:
         inverse = Result(k * sizeof(int64_t))
         with nogil:
-            u = number(scratch, &indices[0], k, <int64_t*>inverse.memory.data, <index_t*>found.memory.data)
+            u = number(scratch, &indices[0], k, <int64_t*>inverse.memory.data, <index_t*>found.memory.data, threads)
     else:
         slots = checked_slots(scratch, k)
         with nogil:
-            u = number(scratch, &indices[0], k, slots, <index_t*>found.memory.data)
+            u = number(scratch, &indices[0], k, slots, <index_t*>found.memory.data, threads)
     result = (found.as_array((checked_count(u),), np.int32 if index_t is int32_t else np.int64),)
     if return_inverse:
         result += (inverse.as_array((k,), np.int64),)
@@ -628,14 +782,14 @@ def merge_rows(indices, values, workspace):
 
 cdef tuple merge_rows_of(const index_t[::1] indices, values, Workspace workspace):
     cdef Scratch* scratch = workspace.scratch
-    cdef Py_ssize_t k = indices.shape[0], u
+    cdef Py_ssize_t k = indices.shape[0], threads = threads_for(k), u
     cdef int32_t* slots = checked_slots(scratch, k)
     cdef const unsigned char[::1] value_bytes = values.reshape(-1).view(np.uint8)
     cdef Layout storage
     cdef Py_ssize_t width
     cdef Result found = Result(k * sizeof(index_t)), merged
     with nogil:
-        u = number(scratch, &indices[0], k, slots, <index_t*>found.memory.data)
+        u = number(scratch, &indices[0], k, slots, <index_t*>found.memory.data, threads)
     unique = found.as_array((checked_count(u),), np.int32 if index_t is int32_t else np.int64)
     if u > 0 and scratch.lowest < 0:
         raise ValueError(f"indices must be >= 0, got {scratch.lowest}")

@@ -115,6 +115,47 @@ def test_numbering_in_parts(k, dtype):
         assert merged.sum(dtype=np.float64) == k
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("k", [kernel.PARTED_FROM, kernel.PARTED_FROM + 1])
+def test_parts_are_numbered_alike_by_any_number_of_threads(k, dtype, restore_runtime):
+    """Bit for bit, and in no more memory, whatever the indices are and whatever is returned."""
+    arrays = many(k, dtype)
+    if dtype == np.int64:
+        arrays |= {name: keys for name, keys in adversarial(k).items() if name in ("both halves", "negative")}
+    workspace = kernel.Workspace()
+    for indices in arrays.values():
+        results = []
+        for threads in (1, 2, 3, 7):
+            optimcore.set_num_threads(threads)
+            found, inverse, counts = kernel.unique(indices, True, True, workspace)
+            alone, same_counts = kernel.unique(indices, False, True, workspace)  # the kernel's slots are int32
+            np.testing.assert_array_equal(alone, found)
+            np.testing.assert_array_equal(same_counts, counts)
+            results.append([array.tobytes() for array in (found, inverse, counts)])
+        assert results[1:] == results[:1] * 3
+    assert workspace.nbytes <= 128 * k + 4 * 2**20
+
+
+def test_threads_number_parts_side_by_side(restore_runtime):
+    """Callers that have a workspace each share the helpers."""
+    optimcore.set_num_threads(3)
+    indices = many(kernel.PARTED_FROM, np.int64)["each twice"]
+    expected = kernel.unique(indices, True, False, kernel.Workspace())
+    results = [None] * 3
+
+    def number(i):
+        results[i] = kernel.unique(indices, True, False, kernel.Workspace())
+
+    threads = [threading.Thread(target=number, args=(i,)) for i in range(len(results))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in results:
+        np.testing.assert_array_equal(result[0], expected[0])
+        np.testing.assert_array_equal(result[1], expected[1])
+
+
 def test_numbers_run_out_in_parts():
     """The table of the parts is cleared as well when its numbers are used up."""
     indices = many(kernel.PARTED_FROM, np.int64)["each twice"]
