@@ -170,13 +170,13 @@ cdef void update_narrow(
     cdef float[<int>STRIP] g
     cdef Float32 strip
     cdef Py_ssize_t n
-    strip.slot0, strip.slot1, strip.slot2 = arrays.slot0, arrays.slot1, arrays.slot2
     while start < stop:
         n = min(stop - start, STRIP)
         if narrow_t in direct_t:
             update[rule_t, narrow_t](hyper, arrays, w - start, start, start + n, prologue)
         else:
             strip.w, strip.g = w - start, g - start
+            strip.slot0, strip.slot1, strip.slot2 = arrays.slot0, arrays.slot1, arrays.slot2
             float32s_from_float16(w, &arrays.w[start], n)
             if narrow_t is Float16:
                 float32s_from_float16(g, &arrays.g[start], n)

@@ -3,7 +3,8 @@
 
 A struct holds the hyperparameters of one step, as doubles, the learning rate first; the formula casts each of
 them once to the compute type. `w` is the parameter, `g` the gradient after the prologue, the rest are slots.
-To add a rule: its struct and formula here, its name in `rule_t`, one branch and one line in `_isa.pxi`.
+To add a rule: its struct and formula here, its name in `rule_t`, one branch and one line in `_isa.pxi`, and its name in
+`slot1_t` or `slot2_t` there if it has so many slots.
 """
 from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport fabs, fabsf, pow, powf, sqrt, sqrtf
