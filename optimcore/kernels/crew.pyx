@@ -13,6 +13,8 @@ from libc.string cimport memset
 cdef extern from "platform.h":
     void yield_thread() noexcept nogil
     long current_cpu() noexcept nogil
+    bint leave_cpu(long cpu) noexcept nogil
+    unsigned long microseconds() noexcept nogil
     void relax() noexcept nogil
     long fetch_add(long* counter, long amount) noexcept nogil
     long exchange(long* flag, long value) noexcept nogil
@@ -31,7 +33,7 @@ cdef enum:
     MAX_THREADS = 64        # in one call
     LINE = 64               # bytes of a cache line
     LOOKS = 1000            # for the next call before a helper sleeps: about 20 microseconds
-    REST = 15               # calls without a helper that only kept the caller from working
+    REST = 500              # microseconds without a helper that only kept the caller from working
     PATIENCE = 5000         # microseconds that it sleeps before it goes
 
 
@@ -79,7 +81,7 @@ cdef struct Call:
     block_f run
     const void* work
     long n_spans
-    long cpu                # of the caller
+    long cpu                # of the caller when it took its last block
     long entered            # helpers that have begun, and
     long finished           # that are done
     long stopped            # no more blocks are needed
@@ -103,6 +105,8 @@ cdef void take_blocks(Call* call, long thread) noexcept nogil:
             block = fetch_add(&span.next_block, 1)
             if block >= span.stop:
                 break
+            if thread == 0:
+                call.cpu = current_cpu()
             if call.run(call.work, block, thread):
                 exchange(&call.stopped, 1)
 
@@ -119,7 +123,9 @@ cdef class Helper:
     """
     cdef void* call         # that waits for the helper, NULL, or the address of `busy` or `gone`
     cdef long asleep        # and has to be woken
-    cdef long rest          # calls that it leaves out, because it was on the caller's CPU: all others are busy
+    cdef bint moved         # after the last call, because it was on the caller's CPU
+    cdef long rests         # and leaves calls out, because moving did not help: all other CPUs are busy
+    cdef unsigned long rests_from
     cdef PyThread_type_lock bell
 
     def __cinit__(self):
@@ -140,8 +146,7 @@ cdef class Helper:
 
     cdef bint take(self, Call* call) noexcept nogil:
         """Be given a call, if nothing else is to be done."""
-        if self.rest > 0:
-            fetch_add(&self.rest, -1)
+        if self.rests and microseconds() - self.rests_from < REST:
             return False
         if not replace_pointer(&self.call, NULL, call):
             return False
@@ -155,20 +160,29 @@ cdef class Helper:
 
     cdef void serve_calls(self) noexcept nogil:
         cdef Call* call
+        cdef long cpu
         while True:
             call = <Call*>load_pointer(&self.call)
             if call != NULL and replace_pointer(&self.call, call, &busy):
                 take_blocks(call, 1 + fetch_add(&call.entered, 1))
-                exchange(&self.rest, REST if call.cpu == current_cpu() else 0)
+                cpu = call.cpu
                 fetch_add(&call.finished, 1)            # from here on the call may be no more
+                self.keep_away(cpu)
                 replace_pointer(&self.call, &busy, NULL)
             elif not self.wait() and replace_pointer(&self.call, NULL, &gone):
                 return
 
+    cdef void keep_away(self, long cpu) noexcept nogil:
+        """Leave the caller's CPU: the system may wake a thread there even if another one has nothing to do."""
+        cdef bint is_there = cpu == current_cpu(), was_there = self.moved
+        self.moved = is_there and not was_there and leave_cpu(cpu)
+        self.rests_from = microseconds()
+        exchange(&self.rests, is_there and not self.moved)
+
     cdef bint wait(self) noexcept nogil:
         """Wait for a call; false if none has come for a while."""
         cdef int _
-        for _ in range(0 if self.rest else LOOKS):
+        for _ in range(0 if self.rests else LOOKS):
             if load_pointer(&self.call) != NULL:
                 return True
             relax()

@@ -5,12 +5,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* leave the CPU to others; microseconds of a clock that never goes back */
 #ifdef _WIN32
 #include <windows.h>
 static inline void yield_thread(void) { SwitchToThread(); }
+static inline unsigned long microseconds(void) {
+    LARGE_INTEGER ticks, per_second;
+    QueryPerformanceCounter(&ticks);
+    QueryPerformanceFrequency(&per_second);
+    return (unsigned long)(ticks.QuadPart / (per_second.QuadPart / 1000000));
+}
 #else
 #include <sched.h>
+#include <time.h>
 static inline void yield_thread(void) { sched_yield(); }
+static inline unsigned long microseconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (unsigned long)t.tv_sec * 1000000 + (unsigned long)t.tv_nsec / 1000;
+}
 #endif
 
 /* sequentially consistent; fetch_add and exchange return the value before */
@@ -36,6 +49,20 @@ static inline void *load_pointer(void **pointer) { return __atomic_load_n(pointe
 static inline long current_cpu(void) { return sched_getcpu(); }
 #else
 static inline long current_cpu(void) { static long calls; return fetch_add(&calls, 1); }
+#endif
+
+/* have this thread go to another CPU, for once; whether it did */
+#ifdef __linux__
+static inline int leave_cpu(long cpu) {
+    cpu_set_t all, others;
+    if (sched_getaffinity(0, sizeof all, &all) != 0)
+        return 0;
+    others = all;
+    CPU_CLR(cpu, &others);
+    return sched_setaffinity(0, sizeof others, &others) == 0 && sched_setaffinity(0, sizeof all, &all) == 0;
+}
+#else
+static inline int leave_cpu(long cpu) { (void)cpu; return 0; }
 #endif
 
 /* tell the CPU that this thread only looks whether something has changed */
