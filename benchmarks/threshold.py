@@ -8,6 +8,7 @@ benchmarks measure.
 
 import os
 import statistics
+from functools import partial
 from time import perf_counter, sleep
 
 import numpy as np
@@ -21,34 +22,41 @@ ROUNDS, STEPS = 15, 5
 
 
 def gains(sizes=SIZES):
-    """Return, for each size, how many times sooner two threads are done with a step of Momentum.
+    """Return, for each size, how many times sooner two threads are done with a step of Momentum, as a median.
 
-    It is the cheapest rule that has a slot: others, which compute more, gain sooner.
+    It is the cheapest rule that has a slot: others, which compute more, gain sooner. The sizes are measured in turn, so
+    that what disturbs some milliseconds spoils a round of each, and not all rounds of one.
     """
     before = optimcore.get_num_threads(), optimcore.get_thread_threshold()
     optimcore.set_thread_threshold(0)
     sleep(0.2)  # the threads of NumPy's BLAS keep a CPU busy for a while after they have begun
     try:
-        return {size: gain(size) for size in sizes}
+        steps = {size: make_step(size) for size in sizes}
+        rounds = [{size: gain(step) for size, step in steps.items()} for _ in range(ROUNDS)]
+        return {size: statistics.median(one[size] for one in rounds) for size in sizes}
     finally:
         optimcore.set_num_threads(before[0])
         optimcore.set_thread_threshold(before[1])
 
 
-def gain(size):
-    """Return the median ratio of the times of a step in one thread and in two, measured in turn."""
+def make_step(size):
+    """Return a function that takes a step on a tensor of so many elements."""
     optimizer = optimcore.Momentum([optimcore.Parameter(np.ones(size, np.float32), "w")], 1e-3, 0.9)
-    gradients = (np.full(size, 1e-3, np.float32),)
-    return statistics.median(seconds(optimizer, gradients, 1) / seconds(optimizer, gradients, 2) for _ in range(ROUNDS))
+    return partial(optimizer, (np.full(size, 1e-3, np.float32),))
 
 
-def seconds(optimizer, gradients, threads):
+def gain(step):
+    """Return the ratio of the times of a step in one thread and in two."""
+    return seconds(step, 1) / seconds(step, 2)
+
+
+def seconds(step, threads):
     """Return the time of some steps, after one that wakes the helper."""
     optimcore.set_num_threads(threads)
-    optimizer(gradients)
+    step()
     start = perf_counter()
     for _ in range(STEPS):
-        optimizer(gradients)
+        step()
     return perf_counter() - start
 
 
