@@ -167,6 +167,8 @@ cpdef size_t spare_bytes() noexcept:
 
 cdef void release_memory(Memory memory) noexcept:
     global n_spares
+    if memory.data == NULL:     # there was none to be had
+        return
     if not SPARE_LEAST <= memory.nbytes <= SPARE_MOST:
         free(memory.data)
         return

@@ -1,5 +1,7 @@
 """The hash kernel: numbering in order of first appearance, whatever the indices look like, and sums of rows."""
 
+import subprocess
+import sys
 import threading
 
 import ml_dtypes
@@ -180,6 +182,26 @@ def test_results_own_about_as_much_memory_as_they_need():
                 assert array.nbytes <= array.base.nbytes <= 2 * array.nbytes
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does it")
+def test_memory_that_could_not_be_had_is_not_kept():
+    code = """
+import resource
+from optimcore.kernels import unique as kernel
+before = resource.getrlimit(resource.RLIMIT_AS)
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**20, before[1]))
+for _ in range(3):
+    try:
+        kernel.Result(2**24)
+    except MemoryError:
+        print("none", kernel.spare_bytes())
+resource.setrlimit(resource.RLIMIT_AS, before)
+print(kernel.Result(2**24).nbytes == 2**24)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["none", "0"] * 3 + ["True"]
+
+
 def test_memory_of_results_serves_again_when_nobody_uses_it():
     """Large results that were dropped make room for new ones; what is still seen from anywhere keeps its values."""
     workspace = kernel.Workspace()
@@ -191,6 +213,10 @@ def test_memory_of_results_serves_again_when_nobody_uses_it():
 
     places = {address() for _ in range(20)}
     assert len(places) <= 4
+    kept = kernel.spare_bytes()
+    results = kernel.unique(indices + 1, True, False, workspace)
+    assert kernel.spare_bytes() == kept - sum(result.base.nbytes for result in results)
+    del results
     for see in (lambda a: a, lambda a: a[5:], memoryview, lambda a: a.base, lambda a: a.view(np.uint64).reshape(2, -1)):
         seen = see(kernel.unique(indices, True, False, workspace)[1])
         bits = bytes(memoryview(seen))
