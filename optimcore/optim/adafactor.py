@@ -168,7 +168,7 @@ class AdaFactor(Optimizer):
     def _set_decay(self, group_decay):
         super()._set_decay([None] * len(group_decay))
 
-    def _scaled_decay(self):
+    def _plan_decay(self):
         return [read_decay(d, self.global_step) for d in self._decay]  # gradients are not divided by the loss scale
 
     @property
@@ -191,7 +191,7 @@ class AdaFactor(Optimizer):
 
     def construct(self, gradients):
         """Update the parameters; see `Optimizer.construct`."""
-        self._plan.numbers[:, :3] = self.eps[1], self.clip_threshold, self.scale_parameter
+        self._plan.adaptation_numbers[:, :3] = self.eps[1], self.clip_threshold, self.scale_parameter
         return super().construct(gradients)
 
 

@@ -215,7 +215,7 @@ class Optimizer(Stepper):
         """
         plan = self._plan
         if self._dynamic_decay:
-            plan.decay[:] = self._scaled_decay()
+            plan.decay[:] = self._plan_decay()
         if self._clips and self._max_grad_norm is not None:
             plan.clip = self.clip_factor(gradient_functions.norm_of(plan.measure("gradient_norm", gradients)))
         if self._stochastic_rounding:
@@ -251,7 +251,7 @@ class Optimizer(Stepper):
         )
         plan.scale[:] = self.reciprocal_scale
         if not self._dynamic_decay:
-            plan.decay[:] = self._scaled_decay()
+            plan.decay[:] = self._plan_decay()
         plan.takes_rows, plan.merge, plan.lazy = takes_rows, self.unique, self.use_lazy
         self.rule, self._plan = rule, plan
 
@@ -377,6 +377,9 @@ class Optimizer(Stepper):
         step, scale = self.global_step, self._loss_scale
         value = {id(d): read_decay(d, step) * scale for d in self._decay}
         return [value[id(d)] for d in self._decay]
+
+    def _plan_decay(self):
+        return self._scaled_decay()
 
     def decay_weight(self, gradients, out=None):
         """Add ``weight_decay * loss_scale * w`` to the gradients of all parameters that are decayed.

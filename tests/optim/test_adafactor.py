@@ -309,3 +309,16 @@ def test_step_takes_no_memory_of_the_size_of_the_parameter():
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 400_000  # of 4,000,000
+
+
+def test_decay_that_methods_speak_of_carries_the_loss_scale():
+    """The rule itself does not divide gradients by it, and so does not multiply the decay."""
+    steps = {}
+    for scale in (1.0, 4.0):
+        w = Parameter(np.array([3.0, 4.0]), "w")
+        opt = AdaFactor([dict(params=[w])], weight_decay=0.5, loss_scale=scale)
+        assert opt.get_weight_decay() == (0.5 * scale,)
+        assert opt.decay_weight((np.zeros(2),))[0].tolist() == [1.5 * scale, 2.0 * scale]
+        opt((np.ones(2),))
+        steps[scale] = w.asnumpy().tolist()
+    assert steps[1.0] == steps[4.0]
