@@ -110,8 +110,8 @@ cdef class Plan:
         Weight decay times loss scale of each parameter, 0 for none. May be written between steps.
     scale : ndarray of float64, shape (n,)
         Reciprocal of the loss scale for each parameter, 1 at first. May be written between steps.
-    numbers : ndarray of float64, shape (n, 8)
-        For `adapt`, in the order of the adaptation's struct. May be written between steps.
+    adaptation_numbers : ndarray of float64, shape (n, 8)
+        What the adaptation needs to know of each parameter, in the order of its struct. May be written between steps.
     rows : ndarray of intc, shape (n,)
         May be written between steps.
     clip : float
@@ -142,7 +142,7 @@ cdef class Plan:
     cdef object interruption        # of a step that was finished nevertheless
     cdef readonly object decay
     cdef readonly object scale
-    cdef readonly object numbers
+    cdef readonly object adaptation_numbers
     cdef readonly object rows
     cdef double[::1] decay_view
     cdef double[::1] scale_view
@@ -176,9 +176,9 @@ cdef class Plan:
         if len(slots) != (self.rule.slots if rule is not None else 0):
             raise ValueError(f"slots must be {self.rule.slots} for {rule}, got {len(slots)}")
         self.decay, self.scale = np.zeros(self.count), np.ones(self.count)
-        self.numbers = np.zeros((self.count, MAX_NUMBERS))
+        self.adaptation_numbers = np.zeros((self.count, MAX_NUMBERS))
         self.rows = np.zeros(self.count, np.intc) if rows is None else np.array(rows, np.intc)
-        self.decay_view, self.scale_view, self.numbers_view = self.decay, self.scale, self.numbers
+        self.decay_view, self.scale_view, self.numbers_view = self.decay, self.scale, self.adaptation_numbers
         self.rows_view = self.rows
         self.keys = np.array([crc32(name.encode()) for name in names], np.uint64)
         self.n_hypers = self.rows.max(initial=0) + 1
@@ -400,7 +400,7 @@ cdef class Plan:
             if not held:
                 self.collect(gradients, True)
             if self.work.adaptation != NOT_ADAPTED:
-                self.refuse_rows(gradients)
+                self.refuse_rows()
             if self.catching_up:
                 self.note_step()
             try:
@@ -424,7 +424,7 @@ cdef class Plan:
         Parameters
         ----------
         how : {'lamb', 'lars', 'adafactor'} or None
-            None: no longer. What each needs to know is in `numbers`.
+            None: no longer. What each needs to know is in `adaptation_numbers`.
         """
         cdef Py_ssize_t t
         if how is None:
@@ -503,6 +503,8 @@ cdef class Plan:
         if self.busy:
             if self.forks != forks:         # the thread that was inside stayed behind in the parent
                 self.leave()
+                self.work.factoring = self.work.flushing = False
+                self.interruption = None
             elif self.held is not None and self.held is gradients and self.thread == PyThread_get_thread_ident():
                 return True
             else:
@@ -603,12 +605,12 @@ cdef class Plan:
             rows.fill_buckets(task)
         return 0
 
-    cdef int refuse_rows(self, gradients) except -1:
+    cdef int refuse_rows(self) except -1:
         cdef Py_ssize_t i
         if self.met_rows:
             for i in range(self.count):
                 if self.work.tasks[i].present and self.work.tasks[i].rows != NULL:
-                    raise self.not_dense(i, gradients[i])
+                    raise self.not_dense(i, self.opened[i])
         return 0
 
     cdef object not_dense(self, Py_ssize_t i, gradient):
@@ -637,37 +639,38 @@ cdef class Plan:
         return run_blocks(run_block, &self.work, self.work.n_blocks, threads)
 
     cdef int run_adapted(self) except -1:
-        """Measure and update portion by portion. What interrupts it is raised in the end: no step is left half done."""
-        cdef Py_ssize_t first = 0, last
+        """Measure and update portion by portion. What interrupts it is raised when all of them are done."""
+        cdef Py_ssize_t first = 0, last, threads = allowed_threads()    # the same in all passes: they share the scratch
         arrange(&self.work, 0, self.count)      # all of it, to get the memory for every portion beforehand
         self.make_room_for_squares()
         if self.has_matrices:
-            self.make_room_for_scratch(allowed_threads())
+            self.make_room_for_scratch(threads)
         while first < self.count:
             last = end_of_portion(&self.work, first)
             if self.has_matrices:
                 self.work.factoring = True
-                self.run_portion(first, last)
+                self.run_portion(first, last, threads)
                 with nogil:
                     combine_parts(&self.work, first, last)
                 self.work.factoring = False
             self.work.measure, self.work.raw = self.adaptation_measure, self.adaptation_is_raw
-            self.run_portion(first, last)
+            self.run_portion(first, last, threads)
             adapt(&self.work, first, last)
             self.work.measure, self.work.raw = NULL, False
-            self.run_portion(first, last)
+            self.run_portion(first, last, threads)
             first = last
         if self.interruption is not None:
             interruption, self.interruption = self.interruption, None
             raise interruption
         return 0
 
-    cdef void run_portion(self, Py_ssize_t first, Py_ssize_t last) noexcept:
+    cdef void run_portion(self, Py_ssize_t first, Py_ssize_t last, Py_ssize_t threads) noexcept:
         arrange(&self.work, first, last)
         if self.work.measure != NULL:
             memset(self.work.squares, 0, 2 * self.work.n_chunks * sizeof(double))
         try:
-            run_blocks(run_block, &self.work, self.work.n_blocks, threads_for(self.work.n_elements))
+            threads = min(threads, threads_for(self.work.n_elements))
+            run_blocks(run_block, &self.work, self.work.n_blocks, threads)
         except BaseException as error:          # raised after the work
             self.interruption = error
 

@@ -68,8 +68,12 @@ cdef void cut(const Work* work, Task* task) noexcept nogil:
 
 cdef Py_ssize_t end_of_portion(const Work* work, Py_ssize_t first) noexcept nogil:
     cdef Py_ssize_t elements = 0, t = first
-    while t < work.n_tasks and (elements == 0 or elements + work.tasks[t].size <= PORTION):
-        elements += work.tasks[t].size if work.tasks[t].present else 0
+    cdef Py_ssize_t size
+    while t < work.n_tasks:
+        size = work.tasks[t].size if work.tasks[t].present else 0
+        if elements > 0 and elements + size > PORTION:
+            break
+        elements += size
         t += 1
     return t
 

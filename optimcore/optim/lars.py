@@ -3,7 +3,8 @@
 import numpy as np
 
 from ..checks import check_finite, check_flag
-from ..gradients import global_norm, norm_of
+from ..gradients import norm_of
+from ..kernels.driver import Plan
 from ..kernels.gradient import transform
 from .base import Optimizer
 from .rates import read_decay
@@ -70,8 +71,9 @@ class LARS(Optimizer):
 
     Notes
     -----
-    The norms come from a pass that only reads; everything else happens inside the wrapped optimizer's step, where
-    gradients are centralized after the ratio is known, as in MindSpore. Where w, g and epsilon are all 0, so is c.
+    The wrapped optimizer's step measures a few parameters, then updates them; gradients are centralized after the ratio
+    is known, as in MindSpore. An optimizer with a decay or a step of its own gets new gradients instead. Where w, g and
+    epsilon are all 0, so is c.
 
     References
     ----------
@@ -102,6 +104,7 @@ class LARS(Optimizer):
         self.optimizer = optimizer
         self._names = [p.name for p in optimizer.parameters]
         self._arrays = [p.data for p in optimizer.parameters]
+        self._reader = Plan(None, self._names, self._arrays, [], [False] * len(self._arrays))
         self._taken_decay = optimizer.give_up_decay_and_scale()
 
     def __getattr__(self, name):
@@ -124,21 +127,31 @@ class LARS(Optimizer):
     def __call__(self, gradients):
         """Do one step of the wrapped optimizer; see `Optimizer.__call__`."""
         optimizer, plan = self.optimizer, self.optimizer._plan
-        if plan is None or plan.decoupled:  # it does not do all of this in its step: it gets new gradients
-            clip = 1.0 if self.max_grad_norm is None else optimizer.clip_factor(global_norm(gradients))
-            numbers = np.empty((len(self._arrays), N_NUMBERS))
-            decay, scale = self._fill(numbers, clip)
-            return optimizer(transform(self._names, self._arrays, gradients, decay, None, scale, clip, numbers))
-        with plan.hold(gradients):  # no other thread takes a step of this LARS meanwhile
+        # no other thread takes a step of this LARS meanwhile
+        if plan is None or plan.decoupled or type(optimizer).construct is not Optimizer.construct:
+            with self._reader.hold(gradients):
+                return optimizer(self._adapted(gradients))
+        with plan.hold(gradients):
             try:
-                if self.max_grad_norm is not None:
-                    plan.clip = optimizer.clip_factor(norm_of(plan.measure("gradient_norm", gradients)))
-                plan.decay[:], plan.scale[:] = self._fill(plan.numbers[:, :N_NUMBERS], plan.clip)
+                plan.clip = self._clip(plan, gradients)
+                plan.decay[:], plan.scale[:] = self._fill(plan.adaptation_numbers[:, :N_NUMBERS], plan.clip)
                 plan.adapt("lars")
                 return optimizer(gradients)
             finally:
                 plan.adapt(None)
                 plan.clip, plan.decay[:], plan.scale[:] = 1.0, 0.0, 1.0
+
+    def _adapted(self, gradients):
+        """Return new gradients, for an optimizer that does not do all of this in its step."""
+        clip = self._clip(self._reader, gradients)
+        numbers = np.empty((len(self._arrays), N_NUMBERS))
+        decay, scale = self._fill(numbers, clip)
+        return transform(self._names, self._arrays, gradients, decay, None, scale, clip, numbers)
+
+    def _clip(self, plan, gradients):
+        if self.max_grad_norm is None:
+            return 1.0
+        return self.optimizer.clip_factor(norm_of(plan.measure("gradient_norm", gradients)))
 
     def _fill(self, numbers, clip):
         """Write what the kernel makes the ratio of; return the decay times loss scale, and the scale without it."""

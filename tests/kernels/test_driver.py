@@ -47,7 +47,7 @@ def matrix_plan(shape):
     means = np.zeros(shape[:-1]), np.zeros(shape[:-2] + shape[-1:])
     plan = Plan("adafactor", ["w"], [np.zeros(shape)], [[means[1]]], [False], row_means=[means[0]])
     plan.adapt("adafactor")
-    plan.numbers[:, :3] = 1e-3, 1.0, True
+    plan.adaptation_numbers[:, :3] = 1e-3, 1.0, True
     return plan, *means
 
 

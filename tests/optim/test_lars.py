@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 
@@ -111,3 +113,40 @@ def test_failed_call_changes_nothing():
     opt.global_step = 0
     opt((np.ones(2),))
     assert (w != [3.0, 4.0]).all()
+
+
+class Halving(Momentum):
+    """Changes gradients before the step of its base class."""
+
+    def construct(self, gradients):
+        return super().construct(tuple(0.5 * g for g in gradients))
+
+
+def test_around_a_class_that_changes_gradients():
+    w, twin = np.array([3.0, 4.0]), np.array([3.0, 4.0])
+    arguments = dict(learning_rate=1.0, momentum=0.9, weight_decay=0.5, loss_scale=4.0)
+    LARS(Halving([Parameter(w, "w")], **arguments), epsilon=0.0, coefficient=0.2)((np.array([0.0, 8.0]),))
+    LARS(Momentum([Parameter(twin, "w")], **arguments), epsilon=0.0, coefficient=0.1)((np.array([0.0, 8.0]),))
+    np.testing.assert_allclose(w, twin, rtol=1e-12)
+
+
+@pytest.mark.parametrize("cls", [Momentum, AdamWeightDecay], ids=["Momentum", "AdamWeightDecay"])
+def test_another_thread_is_refused_while_one_is_inside(cls):
+    errors = []
+
+    def read(step):
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        return 0.01
+
+    def enter():
+        try:
+            opt((np.ones(2),))
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    momentum = dict(momentum=0.9) if cls is Momentum else {}
+    opt = LARS(cls([make_parameter()], learning_rate=0.1, weight_decay=read, **momentum))
+    opt((np.ones(2),))
+    assert errors and all("another thread is inside" in error for error in errors)
