@@ -53,7 +53,7 @@ EXTENSIONS = [
     *(extension(f"_isa_{isa}", COMMON + flags, [*HEADERS, f"{KERNELS}/_isa.pxi"]) for isa, flags in ISA_FLAGS.items()),
     extension("crew", ["-O2", "-g0"], HEADERS),
     *(
-        extension(name, ["-O2", "-g0"], HEADERS)
+        extension(name, ["-O2", "-g0", "-ffp-contract=off"], HEADERS)
         for name in ("backlog", "driver", "embed", "isa", "row_gradient", "stepper", "work")
     ),
     extension("unique", COMMON, HEADERS),

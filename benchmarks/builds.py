@@ -68,7 +68,14 @@ def compiler():
 
 def build_wheel(tree):
     """Return the path of the wheel of a tree; it is built if it was not built before."""
-    built_with = [sys.version, compiler(), version("Cython"), version("setuptools"), os.environ.get("CFLAGS", "")]
+    built_with = [
+        sys.version,
+        compiler(),
+        version("Cython"),
+        version("setuptools"),
+        version("numpy"),
+        os.environ.get("CFLAGS", ""),
+    ]
     parts = [run("git", "ls-tree", tree, *SOURCES), *built_with]
     folder = CACHE / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
     if not folder.is_dir():

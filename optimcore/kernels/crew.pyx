@@ -106,7 +106,7 @@ cdef void take_blocks(Call* call, long thread) noexcept nogil:
             if block >= span.stop:
                 break
             if thread == 0:
-                call.cpu = current_cpu()
+                exchange(&call.cpu, current_cpu())
             if call.run(call.work, block, thread):
                 exchange(&call.stopped, 1)
 
@@ -165,7 +165,7 @@ cdef class Helper:
             call = <Call*>load_pointer(&self.call)
             if call != NULL and replace_pointer(&self.call, call, &busy):
                 take_blocks(call, 1 + fetch_add(&call.entered, 1))
-                cpu = call.cpu
+                cpu = fetch_add(&call.cpu, 0)
                 fetch_add(&call.finished, 1)            # from here on the call may be no more
                 self.keep_away(cpu)
                 replace_pointer(&self.call, &busy, NULL)

@@ -46,12 +46,17 @@ static inline void *load_pointer(void **pointer) { return __atomic_load_n(pointe
 
 /* number of the CPU that this thread is on; where the system does not tell, a number that no two calls share */
 #ifdef __linux__
-static inline long current_cpu(void) { return sched_getcpu(); }
+static inline long current_cpu(void) {
+    static long unknown = -1;
+    long cpu = sched_getcpu();
+    return cpu >= 0 ? cpu : fetch_add(&unknown, -1);
+}
 #else
 static inline long current_cpu(void) { static long calls; return fetch_add(&calls, 1); }
 #endif
 
-/* have this thread go to another CPU, for once; whether it did */
+/* have this thread go to another CPU, for once; whether it did. Whoever else changes what CPUs it may use at the same
+ * moment may find that undone. */
 #ifdef __linux__
 static inline int leave_cpu(long cpu) {
     cpu_set_t all, others;

@@ -123,11 +123,6 @@ static inline void float16s_from_float32(uint16_t *restrict to, const float *res
         to[i] = float16_from_float32(from[i]);
 }
 
-static inline void float32s_from_bfloat16(float *restrict to, const uint16_t *restrict from, ptrdiff_t n) {
-    for (ptrdiff_t i = 0; i < n; i++)
-        to[i] = float32_from_bfloat16(from[i]);
-}
-
 static inline void bfloat16s_from_float32(uint16_t *restrict to, const float *restrict from, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i++)
         to[i] = bfloat16_from_float32(from[i]);

@@ -11,7 +11,6 @@ cdef extern from "storage.h":
     float float32_from_float16(uint16_t half) noexcept nogil
     float float32_from_bfloat16(uint16_t bfloat) noexcept nogil
     void float32s_from_float16(float* to, const uint16_t* values, Py_ssize_t n) noexcept nogil
-    void float32s_from_bfloat16(float* to, const uint16_t* values, Py_ssize_t n) noexcept nogil
     void float16s_from_float32(uint16_t* to, const float* values, Py_ssize_t n) noexcept nogil
     void bfloat16s_from_float32(uint16_t* to, const float* values, Py_ssize_t n) noexcept nogil
     void float16s_from_float32_stochastic(
