@@ -1,7 +1,7 @@
 """What `pytest --benchmark-json` wrote, by workload, package and threads."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = ["OWN", "Measurement", "Results", "load"]
 
@@ -31,6 +31,8 @@ class Measurement:
         Of optimcore alone, as all that follows: what hand-written C took for the same traffic.
     traffic : int
         Bytes that are read and written; 0 if it is unknown.
+    own : float or None
+        Of a peer: what optimcore took right before and after.
     """
 
     id: str
@@ -43,6 +45,14 @@ class Measurement:
     rounds: int
     limit: float | None = None
     traffic: int = 0
+    own: float | None = None
+
+    def when(self, other):
+        """Return what it would have been when optimcore was measured: scaled as the time of optimcore has changed."""
+        if not (other and self.own):
+            return self
+        factor = other.median / self.own
+        return replace(self, median=self.median * factor, q1=self.q1 * factor, q3=self.q3 * factor)
 
     @property
     def spread(self):
@@ -62,7 +72,8 @@ class Results:
     Parameters
     ----------
     measured : list of Measurement
-        A later one takes the place of an earlier one of the same.
+        A later one takes the place of an earlier one of the same. Those of peers beside which optimcore was measured
+        are scaled: see `Measurement.when`.
     machine : dict of str
         CPU, ISA, compiler, versions.
     versions : dict of str
@@ -83,6 +94,7 @@ class Results:
 
     def __post_init__(self):
         self.by_key = {(m.id, m.threads, m.who): m for m in self.measured}
+        self.by_key = {key: m.when(self.own(m.id, m.threads)) for key, m in self.by_key.items()}
         self.ids = list(dict.fromkeys(m.id for m in self.measured))
         self.by_id = {name: [] for name in self.ids}
         for m in self.by_key.values():
@@ -139,4 +151,5 @@ def measurement(benchmark):
         **{name: stats[name] for name in ("median", "q1", "q3", "rounds")},
         limit=info.get("limit seconds"),
         traffic=info.get("bytes", 0),
+        own=info.get("optimcore seconds"),
     )

@@ -12,11 +12,13 @@ import tables
 MACHINE = dict(cpu="a CPU", cpus="2", isa="avx2", compiler="gcc", version="0.1.0", numpy="2.0")
 
 
-def entry(workload, seconds, who="optimcore", threads=1, limit=None, traffic=0):
+def entry(workload, seconds, who="optimcore", threads=1, limit=None, traffic=0, own=None):
     """Return a benchmark as the JSON has it, with quartiles at 90 and 120 %."""
     info = {"id": workload, "who": who, "threads": threads, "elements": 1000}
     if limit:
         info |= {"limit seconds": limit, "bytes": traffic}
+    if own:
+        info["optimcore seconds"] = own
     stats = dict(median=seconds, q1=0.9 * seconds, q3=1.2 * seconds, rounds=5)
     return dict(extra_info=info, stats=stats)
 
@@ -49,6 +51,15 @@ def test_later_file_counts(found):
     assert found.own(ADAM, 1).fraction == pytest.approx(0.8)
     assert found.own(ADAM, 1).spread == pytest.approx(0.3)
     assert found.commands == ["pytest a", "pytest b"]
+
+
+def test_peer_is_what_it_would_have_been_when_optimcore_was_measured(tmp_path):
+    """The memory was half as fast when the peer had its turn."""
+    entries = entry(ADAM, 10e-6), entry(ADAM, 30e-6, "torch", own=20e-6), entry(ADAM, 30e-6, "optax", 2, own=20e-6)
+    found = results.load([write(tmp_path / "a.json", *entries)])
+    (torch,) = found.peers(ADAM, 1)
+    assert (torch.median, torch.q1, torch.q3) == pytest.approx((15e-6, 13.5e-6, 18e-6))
+    assert found.by_key[ADAM, 2, "optax"].median == 30e-6  # nothing to compare with
 
 
 def test_files_of_two_machines_are_refused(tmp_path):
