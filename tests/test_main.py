@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 
+import interrupts
 import pytest
 
 import optimcore
@@ -120,7 +121,7 @@ def test_missing_extra_is_reported_before_the_training(module, words, extra, cap
 
 def test_interrupt_ends_with_one_line_and_status_130():
     command = [sys.executable, "-m", "optimcore", "train", "digits", "--epochs", "1000"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as training:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=interrupts.heed) as training:
         # the first character of progress says that the training has begun
         training.stderr.read(1)
         training.send_signal(signal.SIGINT)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 
+import interrupts
 import numpy as np
 import planted
 import pytest
@@ -145,7 +146,7 @@ def test_interrupt_keeps_the_vectors_so_far(tmp_path):
     file.write_text(planted.planted_text(300), encoding="utf-8")
     command = [sys.executable, "-m", "optimcore", "train", "words", "--text", file, "--output", output]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*command, "--epochs", "100000"], **pipes) as training:
+    with subprocess.Popen([*command, "--epochs", "100000"], **pipes, preexec_fn=interrupts.heed) as training:
         # the first character of progress says that the training has begun
         training.stderr.read(1)
         training.send_signal(signal.SIGINT)
