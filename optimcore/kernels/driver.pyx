@@ -25,7 +25,8 @@ from .table cimport KernelTable, MeasureKernels, RuleKernels
 from .row_gradient cimport Door, RowGradient, take_array
 from .work cimport (
     ADAPTED_BY_ADAFACTOR, ADAPTED_BY_LAMB, ADAPTED_BY_LARS, CHUNK, MAX_HYPERS, MAX_NUMBERS, NOT_ADAPTED, Matrices,
-    Segment, Task, Work, adapt, arrange, combine_parts, end_of_portion, mixed, run_block
+    Segment, Task, Work, adapt, arrange, combine_parts, end_of_portion, find_sums, mixed,
+    run_block
 )
 
 from optimcore.kernels.arrays import as_bits, as_floats, as_indices, compute_dtype, converted, is_rows
@@ -479,7 +480,7 @@ cdef class Plan:
         """
         cdef MeasureKernels* kernels = find_measure(self.table, measure)
         cdef double[:, ::1] sums = np.zeros((self.count, 2))
-        cdef Py_ssize_t t, c
+        cdef Py_ssize_t t
         cdef bint held = self.enter(gradients)
         try:
             self.work.measure = kernels
@@ -490,9 +491,7 @@ cdef class Plan:
                 self.collect(gradients)
             self.run()
             for t in range(self.count):
-                for c in range(self.work.tasks[t].n_chunks):
-                    sums[t, 0] += self.work.squares[2 * (self.work.tasks[t].first_chunk + c)]
-                    sums[t, 1] += self.work.squares[2 * (self.work.tasks[t].first_chunk + c) + 1]
+                find_sums(&self.work, t, &sums[t, 0], &sums[t, 1])
         finally:
             if not held:
                 self.leave()

@@ -111,7 +111,10 @@ cdef Py_ssize_t end_of_portion(const Work* work, Py_ssize_t first) noexcept nogi
 # After a pass of factoring: finish matrices that were cut into parts.
 cdef void combine_parts(const Work* work, Py_ssize_t first, Py_ssize_t last) noexcept nogil
 
-# After a pass that measured: find what each parameter as a whole makes of it.
+# After a pass that measured: the two sums of squares of a task, over its chunks in order.
+cdef void find_sums(const Work* work, Py_ssize_t t, double* x, double* y) noexcept nogil
+
+# After such a pass: find what each parameter as a whole makes of it.
 cdef void adapt(const Work* work, Py_ssize_t first, Py_ssize_t last) noexcept nogil
 
 # Run a block of the arranged work; true if no other one needs to be run. A `block_f` for `run_blocks`.

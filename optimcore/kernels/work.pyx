@@ -246,18 +246,24 @@ cdef void move_means(
         column_means += m.columns
 
 
+cdef void find_sums(const Work* work, Py_ssize_t t, double* x, double* y) noexcept nogil:
+    cdef const Task* task = &work.tasks[t]
+    cdef Py_ssize_t c
+    x[0] = y[0] = 0
+    for c in range(task.first_chunk, task.first_chunk + task.n_chunks):
+        x[0] += work.squares[2 * c]
+        y[0] += work.squares[2 * c + 1]
+
+
 cdef void adapt(const Work* work, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     cdef Task* task
     cdef const double* numbers
     cdef double x, y, size
-    cdef Py_ssize_t t, c
+    cdef Py_ssize_t t
     for t in range(first, last):
         task = &work.tasks[t]
         numbers = &work.numbers[t * MAX_NUMBERS]
-        x = y = 0
-        for c in range(task.first_chunk, task.first_chunk + task.n_chunks):
-            x += work.squares[2 * c]
-            y += work.squares[2 * c + 1]
+        find_sums(work, t, &x, &y)
         if work.adaptation == ADAPTED_BY_LAMB:
             task.trust = lamb_trust(root(x), root(y))
         elif work.adaptation == ADAPTED_BY_LARS:
