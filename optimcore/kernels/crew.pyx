@@ -176,8 +176,10 @@ cdef class Helper:
         """Leave the caller's CPU: the system may wake a thread there even if another one has nothing to do."""
         cdef bint is_there = cpu == current_cpu(), was_there = self.moved
         self.moved = is_there and not was_there and leave_cpu(cpu)
-        self.rests_from = microseconds()
-        exchange(&self.rests, is_there and not self.moved)
+        cdef bint rests = is_there and not self.moved
+        if rests:
+            self.rests_from = microseconds()
+        exchange(&self.rests, rests)
 
     cdef bint wait(self) noexcept nogil:
         """Wait for a call; false if none has come for a while."""
