@@ -152,7 +152,8 @@ cdef Memory new_memory(size_t nbytes) noexcept:
     for i in range(n_spares):
         if nbytes <= spares[i].nbytes < 2 * nbytes:
             return pop_spare(i)
-    memory.data, memory.nbytes = allocate(nbytes), nbytes
+    memory.data = allocate(nbytes)
+    memory.nbytes = nbytes if memory.data != NULL else 0
     return memory
 
 
@@ -167,8 +168,6 @@ cpdef size_t spare_bytes() noexcept:
 
 cdef void release_memory(Memory memory) noexcept:
     global n_spares
-    if memory.data == NULL:     # there was none to be had
-        return
     if not SPARE_LEAST <= memory.nbytes <= SPARE_MOST:
         free(memory.data)
         return
