@@ -28,7 +28,7 @@ def transform(names, parameters, gradients, decay=None, centralize=None, scale=1
         Reciprocal of the loss scale.
     clip : float
         Factor of all gradients.
-    lars : ndarray of float64, shape (n, count), optional
+    lars : ndarray of float64, shape (n, 8), optional
         The numbers of `LarsNumbers` for each parameter, if `scale` is to be multiplied by what LARS makes of the norms.
     out : tuple or list of ndarray or None, optional
         Where to write, one entry per parameter; may be `gradients` itself.
@@ -51,7 +51,7 @@ def transform(names, parameters, gradients, decay=None, centralize=None, scale=1
     plan.clip = clip
     if lars is not None:
         plan.adapt("lars")
-        plan.adaptation_numbers[:, : lars.shape[1]] = lars
+        plan.adaptation_numbers[:] = lars
     if out is not None:
         _check_out(names, parameters, gradients, out)
     plan.step(gradients, [(0.0,)])

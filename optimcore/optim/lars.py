@@ -1,7 +1,5 @@
 """LARS."""
 
-import numpy as np
-
 from ..checks import check_finite, check_flag
 from ..gradients import norm_of
 from ..kernels.driver import Plan
@@ -10,8 +8,6 @@ from .base import Optimizer
 from .rates import read_decay
 
 __all__ = ["LARS"]
-
-N_NUMBERS = 7  # in `LarsNumbers`, for each parameter
 
 
 def default_filter(parameter):
@@ -134,7 +130,7 @@ class LARS(Optimizer):
         with plan.hold(gradients):
             try:
                 plan.clip = self._clip(plan, gradients)
-                plan.decay[:], plan.scale[:] = self._fill(plan.adaptation_numbers[:, :N_NUMBERS], plan.clip)
+                plan.decay[:], plan.scale[:] = self._fill(plan.adaptation_numbers, plan.clip)
                 plan.adapt("lars")
                 return optimizer(gradients)
             finally:
@@ -144,7 +140,7 @@ class LARS(Optimizer):
     def _adapted(self, gradients):
         """Return new gradients, for an optimizer that does not do all of this in its step."""
         clip = self._clip(self._reader, gradients)
-        numbers = np.empty((len(self._arrays), N_NUMBERS))
+        numbers = self._reader.adaptation_numbers
         decay, scale = self._fill(numbers, clip)
         return transform(self._names, self._arrays, gradients, decay, None, scale, clip, numbers)
 
