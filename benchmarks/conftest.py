@@ -12,6 +12,7 @@ import limits
 import numpy as np
 import pytest
 import threshold
+from goals import SMALL
 
 import optimcore
 from optimcore.kernels import isa
@@ -20,7 +21,6 @@ ROUND = 2e-5  # seconds that a round takes at least, so that the clock is no mat
 LEAST_ROUNDS, MOST_ROUNDS = 5, 2000
 BUDGET = 0.08  # seconds per measurement, if that makes LEAST_ROUNDS
 KEPT_LIMITS = 4
-SMALL = 10**6  # bytes: below, a second thread may not pay
 LARGE = 10**7  # bytes: above, the memory decides, which other guests of a machine use too
 # distributions, as they are named where they are published
 PEERS = (
