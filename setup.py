@@ -54,7 +54,7 @@ EXTENSIONS = [
     extension("crew", ["-O2", "-g0"], HEADERS),
     *(
         extension(name, ["-O2", "-g0", "-ffp-contract=off"], HEADERS)
-        for name in ("backlog", "driver", "embed", "isa", "row_gradient", "stepper", "work")
+        for name in ("backlog", "driver", "embed", "isa", "row_gradient", "stepper", "turn", "work")
     ),
     extension("unique", COMMON, HEADERS),
 ]

@@ -1,19 +1,25 @@
 # cython: language_level=3, cdivision=True
 """Driver: from Python arrays to the kernels of the active ISA build, one crossing per step.
 
-A `Plan` is built once per optimizer and holds what does not change from step to step: pointers, sizes, flags.
-`Plan.step` checks and fills in the gradients, then runs the work without the GIL.
+A `Plan` is built once per optimizer and holds what does not change from step to step: pointers, sizes, flags. A step
+opens gradients, which may run Python code and may fail; gets all the memory that it takes; then updates the parameters
+without the GIL and books the numbers that a step advances. From the first write to the end of the booking no Python
+code runs and nothing fails, so that a step happens wholly or not at all.
 """
-import os
 from zlib import crc32
 
 import numpy as np
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
+from libc.float cimport DBL_MAX, FLT_MAX
+from libc.math cimport fabs
 from libc.stdint cimport uint64_t
-from libc.string cimport memcmp, memset
-from numpy cimport PyArray_Check, PyArray_DIMS, PyArray_NDIM, ndarray
+from libc.string cimport memcmp, memcpy, memset
+from numpy cimport (
+    NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArray_CheckExact, PyArray_DATA, PyArray_DESCR,
+    PyArray_DIMS, PyArray_FLAGS, PyArray_NBYTES, PyArray_NDIM, ndarray, npy_intp
+)
 
 from .backlog cimport (
     COAST_ADAM, COAST_AMSGRAD, COAST_MOMENTUM, add_step, clear_backlog, free_backlog, new_backlog, reserve_step
@@ -21,33 +27,23 @@ from .backlog cimport (
 from .crew cimport allowed_threads, run_blocks, threads_for
 from .isa cimport active_table, find_measure, find_rule
 from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT32, FLOAT64
-from .table cimport KernelTable, MeasureKernels, RuleKernels
+from .table cimport MeasureKernels, RuleKernels
 from .row_gradient cimport Door, RowGradient, take_array
+from .turn cimport Turn, count_forks
 from .work cimport (
     ADAPTED_BY_ADAFACTOR, ADAPTED_BY_LAMB, ADAPTED_BY_LARS, CHUNK, MAX_HYPERS, MAX_NUMBERS, NOT_ADAPTED, Matrices,
-    Segment, Task, Work, adapt, arrange, combine_parts, end_of_portion, find_sums, mixed,
-    run_block
+    Segment, Task, adapt, arrange, combine_parts, end_of_portion, find_sums, gradient_size, mixed, run_block
 )
 
 from optimcore.kernels.arrays import as_bits, as_floats, as_indices, compute_dtype, converted, is_rows
 
 cdef enum:
     PART_ROWS = 64          # at least, of a matrix that is cut: its sums of columns take little memory beside it
-
-cdef extern from "Python.h":
-    unsigned long PyThread_get_thread_ident() noexcept
-
-cdef long forks = 0         # that led from the process which imported this module to this one
+    # what an array must be for a kernel to update it
+    IN_PLACE = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED | NPY_ARRAY_WRITEABLE
 
 
-def _count_fork():
-    global forks
-    forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_count_fork)
-
+ADAPTATION_NUMBERS = MAX_NUMBERS    # columns of `Plan.adaptation_numbers`
 
 # dtype name -> layout with a gradient of the same dtype, and with one of the compute dtype
 _LAYOUTS = {
@@ -76,6 +72,10 @@ _ADAPTATIONS = {
 }
 
 
+# rules that take other numbers in the first step of a parameter
+_FIRST_STEP_RULES = ("sgd_momentum", "sgd_nesterov", "rprop")
+
+
 def can_catch_up(rule):
     """Tell whether `Plan.catch_up` may be set for this rule."""
     return rule in _ABSENT_RULES
@@ -83,6 +83,8 @@ def can_catch_up(rule):
 
 cdef class Plan:
     """The parameters of one optimizer, ready to be updated by one rule.
+
+    `step` and `measure` take their turn: one thread at a time is inside.
 
     Parameters
     ----------
@@ -104,17 +106,30 @@ cdef class Plan:
         mean square of each row; of shape ``shape[:-1]``, otherwise like a slot. The first slot of such a parameter is
         that of its columns, of shape ``shape[:-2] + shape[-1:]``. Only a step with the adaptation "adafactor" moves
         these means.
+    flags : ndarray of float32, shape (n,), optional
+        For rules whose first step of a parameter takes other numbers: not 0 before that step. `hypers` then has two
+        tuples for each row: for all steps but the first, and for the first. A step by such a rule sets the flags of
+        parameters that have a gradient to 0.
+    sources : sequence of ndarray, optional
+        The arrays that were given where `parameters` are views of them: what somebody does to their shape, dtype,
+        address or flags is noticed before a step. By default the parameters themselves.
+    turn : Turn, optional
+        That of the optimizer; by default one of its own.
 
     Attributes
     ----------
     decay : ndarray of float64, shape (n,)
-        Weight decay times loss scale of each parameter, 0 for none. May be written between steps.
+        Weight decay of each parameter, 0 for none; times the loss scale unless the rule is `decoupled`. May be written
+        between steps.
     scale : ndarray of float64, shape (n,)
         Reciprocal of the loss scale for each parameter, 1 at first. May be written between steps.
     adaptation_numbers : ndarray of float64, shape (n, 8)
         What the adaptation needs to know of each parameter, in the order of its struct. May be written between steps.
     rows : ndarray of intc, shape (n,)
         May be written between steps.
+    frozen : ndarray of bool, shape (n,)
+        Parameters that have no gradient, whatever is passed: it is not even looked at. All False at first. May be
+        written between steps.
     clip : float
         Factor of all gradients before anything else, 1 at first. May be set between steps.
     catch_up : bool
@@ -125,64 +140,36 @@ cdef class Plan:
         Whether row gradients are taken (False at first); whether rows without a gradient stay as they are, or take a
         step with a gradient of 0; whether rows that share an index are summed first (without lazy they always are).
         May be set between steps.
+    parameters : tuple of ndarray
+        Where the parameters are now.
+    turn : Turn
     """
-    cdef Work work
-    cdef Door* doors
-    cdef RuleKernels* rule
-    cdef Py_ssize_t count
-    cdef Py_ssize_t room_for_squares
-    cdef Py_ssize_t room_for_scratch
-    cdef MeasureKernels* adaptation_measure
-    cdef bint adaptation_is_raw
-    cdef int n_hypers
-    cdef bint busy
-    cdef unsigned long thread       # that is busy with it
-    cdef long forks                 # how many there had been when it began
-    cdef object held                # the gradients that stay open for several passes,
-    cdef int holds                  # and how many wait for them to be released
-    cdef object interruption        # of a step that was finished nevertheless
-    cdef readonly object decay
-    cdef readonly object scale
-    cdef readonly object adaptation_numbers
-    cdef readonly object rows
-    cdef double[::1] decay_view
-    cdef double[::1] scale_view
-    cdef double[:, ::1] numbers_view
-    cdef int[::1] rows_view
-    cdef uint64_t[::1] keys
-    cdef KernelTable* table
-    cdef bint has_matrices
-    cdef bint writes                # the rule writes the parameters
-    cdef tuple names
-    cdef tuple parameters
-    cdef list pinned                # memoryviews that keep parameters and slots where they are
-    cdef tuple opened               # the gradients that a pass reads: nobody frees them meanwhile, nor
-    cdef list converted             # copies of some of them
-    cdef bint fills_tables          # a row gradient of this step is not lazy
-    cdef bint met_rows              # a gradient of this step is one of rows
-    cdef list row_gradients         # a RowGradient for each parameter that has met one
-    cdef public bint takes_rows     # the rule has a step on rows
-    cdef public bint lazy           # rows without a gradient stay as they are
-    cdef bint catching_up
-    cdef public bint merge          # rows that share an index are summed first
 
-    def __cinit__(self, rule, names, parameters, slots, centralize, rows=None, row_means=None):
+    def __cinit__(
+        self, rule, names, parameters, slots, centralize, rows=None, row_means=None, flags=None, sources=None, turn=None
+    ):
         cdef Py_ssize_t i
+        self.turn = Turn() if turn is None else turn
         self.table = active_table()
         self.rule = NULL if rule is None else find_rule(self.table, rule)
         self.writes = rule not in (None, "gradient")
         self.count = len(parameters)
         self.names, self.parameters = tuple(names), tuple(parameters)
-        self.pinned, self.converted = [], []
+        self.sources = self.parameters if sources is None else tuple(sources)
+        self.dtypes = [source.dtype for source in self.sources]
+        self.row_means, self.pinned, self.converted, self.booked = [], [], [], []
+        self.homes = [None] * self.count
         if len(slots) != (self.rule.slots if rule is not None else 0):
             raise ValueError(f"slots must be {self.rule.slots} for {rule}, got {len(slots)}")
         self.decay, self.scale = np.zeros(self.count), np.ones(self.count)
         self.adaptation_numbers = np.zeros((self.count, MAX_NUMBERS))
         self.rows = np.zeros(self.count, np.intc) if rows is None else np.array(rows, np.intc)
+        self.frozen = np.zeros(self.count, np.bool_)
         self.decay_view, self.scale_view, self.numbers_view = self.decay, self.scale, self.adaptation_numbers
-        self.rows_view = self.rows
+        self.rows_view, self.frozen_view = self.rows, self.frozen.view(np.uint8)
         self.keys = np.array([crc32(name.encode()) for name in names], np.uint64)
-        self.n_hypers = self.rows.max(initial=0) + 1
+        self.hyper_rows = np.zeros(self.count, np.intc)
+        self.n_rates = self.rows.max(initial=0) + 1
 
         self.doors = <Door*>allocate(self.count, sizeof(Door))
         self.work.tasks = <Task*>allocate(self.count, sizeof(Task))
@@ -190,33 +177,49 @@ cdef class Plan:
         self.work.n_tasks = self.count
         self.row_gradients = [None] * self.count
         self.merge = self.lazy = True
-        self.work.hypers = <double*>allocate(self.n_hypers * MAX_HYPERS, sizeof(double))
+        self.work.hypers = <double*>allocate(2 * self.n_rates * MAX_HYPERS, sizeof(double))
         if self.count:
             self.work.decay, self.work.scale = &self.decay_view[0], &self.scale_view[0]
-            self.work.numbers, self.work.hyper_rows = &self.numbers_view[0, 0], &self.rows_view[0]
+            self.work.numbers, self.work.hyper_rows = &self.numbers_view[0, 0], &self.hyper_rows[0]
             self.work.keys = &self.keys[0]
         self.work.rule, self.work.total, self.work.clip = self.rule, self.table.total, 1
         self.work.gradient = find_rule(self.table, "gradient").update
         self.work.square_sums = self.table.square_sums
         self.work.factors32, self.work.factors64 = self.table.factors32, self.table.factors64
+        self.largest = DBL_MAX
+        self.slots = [list(slot) for slot in slots]
         for i in range(self.count):
-            means = None if row_means is None else row_means[i]
-            self.add_task(i, [slot[i] for slot in slots], centralize[i], means)
+            self.add_task(i, centralize[i], None if row_means is None else row_means[i])
+        self.pinned = [[memoryview(array) for array in slot] for slot in self.slots]
+        if flags is not None:
+            self.book(flags, own=True)[:] = 0
+            self.flags, self.has_flags = flags, True
+        self.settle_rule()
+        self.find_spans()
 
     def __dealloc__(self):
         if self.work.tasks != NULL:     # else the constructor has failed
             self.drop_backlogs()
         PyMem_Free(self.doors)
+        PyMem_Free(self.spans)
+        PyMem_Free(self.entries)
         PyMem_Free(self.work.tasks)
         PyMem_Free(self.work.hypers)
         PyMem_Free(self.work.segments)
         PyMem_Free(self.work.squares)
         PyMem_Free(self.work.scratch)
 
+    # ---- what is settled between steps
+
     @property
     def decoupled(self):
         """Whether the rule decays the parameter itself instead of through its gradient."""
         return self.rule != NULL and bool(self.rule.decoupled)
+
+    @property
+    def rule_name(self):
+        """Name of the rule; None for a plan that only measures."""
+        return None if self.rule == NULL else self.rule.name.decode()
 
     @property
     def clip(self):
@@ -232,62 +235,125 @@ cdef class Plan:
 
     @catch_up.setter
     def catch_up(self, bint value):
-        self.flush()
+        self.flush_rows()
         if value:
-            rule, coast, nesterov = _ABSENT_RULES[self.rule.name.decode()]
+            rule, coast, nesterov = _ABSENT_RULES[self.rule_name]
             self.work.absent, self.work.coast, self.work.nesterov = find_rule(self.table, rule), coast, nesterov
         else:
             self.drop_backlogs()
         self.catching_up = value
 
-    cdef void drop_backlogs(self) noexcept:
-        cdef Py_ssize_t i
-        for i in range(self.count):
-            free_backlog(self.work.tasks[i].backlog)
-            self.work.tasks[i].backlog = NULL
-            self.work.tasks[i].n_missed = 0
+    def use_rule(self, name):
+        """Go on with another rule on the same slots, of which it may use fewer; rows are brought up to date first.
 
-    def flush(self):
-        """Bring all rows up to date, in a pass over the tables of which any row has missed a step."""
-        cdef Py_ssize_t i
-        cdef Task* task
-        self.enter(None)
+        Raises
+        ------
+        ValueError
+            If there is no such rule, or it takes more slots than there are.
+        """
+        cdef RuleKernels* rule = find_rule(self.table, name)
+        if rule.slots > len(self.slots):
+            raise ValueError(f"rule must take at most {len(self.slots)} slots here, got {name!r} with {rule.slots}")
+        if self.catching_up and not can_catch_up(name):
+            self.catch_up = False
+        self.flush_rows()
+        self.rule = rule
+        self.work.rule = rule
+        self.settle_rule()
+        if self.catching_up:
+            self.catch_up = True
+
+    def use_rows(self, rows):
+        """Let each parameter take another of the tuples of `hypers`; see the constructor."""
+        cdef Py_ssize_t n_rates = max(rows, default=0) + 1
+        cdef double* hypers = <double*>allocate(2 * n_rates * MAX_HYPERS, sizeof(double))
+        cdef int[::1] new
         try:
-            self.work.measure, self.work.raw, self.work.until_nan, self.work.flushing = NULL, False, False, True
-            for i in range(self.count):
-                task = &self.work.tasks[i]
-                task.n_missed = 0 if task.backlog == NULL else task.backlog.n_steps
-                task.present, task.rows = task.n_missed > 0, NULL
-            self.run()
-        finally:
-            self.work.flushing = False
-            self.clear_backlogs()
-            self.leave()
+            new = np.array(rows, np.intc)
+        except BaseException:
+            PyMem_Free(hypers)
+            raise
+        PyMem_Free(self.work.hypers)
+        self.work.hypers, self.n_rates = hypers, n_rates
+        self.rows_view[:] = new
 
-    cdef int note_step(self) except -1:
-        """Enter this step into the backlogs of the tables that get rows of a gradient: all of them, or none."""
-        cdef Py_ssize_t i
-        cdef Task* task
-        for i in range(self.count):
-            task = &self.work.tasks[i]
-            if task.backlog != NULL and reserve_step(task.backlog) != 0:
-                raise MemoryError(f"no room for what rows of {self.names[i]!r} have missed, until the next flush()")
-        for i in range(self.count):
-            task = &self.work.tasks[i]
-            if task.backlog != NULL:
-                task.n_missed = task.backlog.n_steps
-                if task.present and task.rows != NULL:
-                    add_step(task.backlog, self.work.hypers[self.rows_view[i] * MAX_HYPERS])
-        return 0
+    def replace(self, Py_ssize_t i, array):
+        """Go on with parameter i in other memory: an array of the same shape and dtype."""
+        old = self.parameters[i]
+        if array.shape != old.shape or array.dtype != old.dtype:
+            raise ValueError(
+                f"parameter {self.names[i]!r} must keep its shape {old.shape} and dtype {old.dtype}, "
+                f"got {array.shape} and {array.dtype}")
+        self.check_memory(i, array)
+        parameters, sources = list(self.parameters), list(self.sources)
+        parameters[i] = sources[i] = array
+        self.settle_parameter(i, array)
+        self.parameters, self.sources, self.dtypes[i] = tuple(parameters), tuple(sources), array.dtype
+        self.find_spans()
 
-    cdef void clear_backlogs(self) noexcept:
-        """Forget the steps that a pass over whole tables has made up for."""
-        cdef Py_ssize_t i
-        cdef Task* task
-        for i in range(self.count):
-            task = &self.work.tasks[i]
-            if task.backlog != NULL and task.present and task.rows == NULL:
-                clear_backlog(task.backlog)
+    def book(self, live, own=False):
+        """Let steps advance numbers: at the end of each, what the array that is returned then holds goes to `live`.
+
+        Parameters
+        ----------
+        live : ndarray
+            C-contiguous and writable.
+        own : bool, default False
+            Whether it holds one number for each parameter, so that only those of parameters with a gradient advance.
+
+        Returns
+        -------
+        ndarray
+            A copy of `live`.
+        """
+        cdef Entry* entries
+        cdef Entry* entry
+        cdef Py_ssize_t k
+        if not (live.flags.c_contiguous and live.flags.writeable) or (own and live.shape != (self.count,)):
+            raise ValueError(f"live must be C-contiguous and writable, one number per parameter if own, got {live!r}")
+        coming = live.copy()
+        self.booked += [live, coming]
+        entries = <Entry*>allocate(self.n_entries + 1, sizeof(Entry))
+        for k in range(self.n_entries):
+            entries[k] = self.entries[k]
+        entry = &entries[self.n_entries]
+        entry.live, entry.next = <char*>PyArray_DATA(<ndarray?>live), <const char*>PyArray_DATA(<ndarray?>coming)
+        entry.size, entry.count, entry.own = live.itemsize, live.size, own
+        PyMem_Free(self.entries)
+        self.entries = entries
+        self.n_entries += 1
+        return coming
+
+    def adapt(self, how):
+        """Let steps first measure each parameter as a whole, and make of it factors of its decay, scale and rate.
+
+        A step does so with a few parameters at a time, and updates them while the cache has them. Gradients must be
+        dense then.
+
+        Parameters
+        ----------
+        how : {'lamb', 'lars', 'adafactor'} or None
+            None: no longer. What each needs to know is in `adaptation_numbers`.
+        """
+        self.neutralize_adaptation()
+        if how is not None:
+            adaptation, measure, raw = _ADAPTATIONS[how]
+            self.adaptation_measure, self.adaptation_is_raw = find_measure(self.table, measure), raw
+            self.work.adaptation = adaptation
+
+    cdef void neutralize_adaptation(self) noexcept:
+        cdef Py_ssize_t t
+        self.work.adaptation = NOT_ADAPTED
+        for t in range(self.count):
+            self.work.tasks[t].decay = self.work.tasks[t].scale = self.work.tasks[t].trust = 1
+
+    cdef void end_lars(self) noexcept:
+        cdef Py_ssize_t t
+        if self.work.adaptation == ADAPTED_BY_LARS:
+            self.neutralize_adaptation()
+            self.work.clip = 1
+            for t in range(self.count):
+                self.decay_view[t], self.scale_view[t] = 0, 1
 
     def round_stochastically(self, seed, step):
         """Write 16-bit parameters with stochastic rounding in the next step, or to nearest if `seed` is None.
@@ -301,10 +367,13 @@ cdef class Plan:
         if seed is not None:
             self.work.key = mixed(mixed(<uint64_t>(seed & 0xffffffffffffffff)) ^ <uint64_t>step)
 
-    cdef int add_task(self, Py_ssize_t i, list slots, bint centralize, row_means) except -1:
+    # ---- building
+
+    cdef int add_task(self, Py_ssize_t i, bint centralize, row_means) except -1:
         cdef Task* task = &self.work.tasks[i]
         cdef Door* door = &self.doors[i]
         parameter = self.parameters[i]
+        slots = [slot[i] for slot in self.slots]
         shapes = [parameter.shape] * len(slots)
         if row_means is not None:
             if not (self.rule.matrix and parameter.ndim > 1) or centralize:
@@ -314,24 +383,18 @@ cdef class Plan:
             slots, shapes = [*slots, row_means], [*shapes, parameter.shape[:-1]]
             shapes[0] = parameter.shape[:-2] + parameter.shape[-1:]
         self.check_slots(i, slots, shapes)
-        task.arrays.w = self.pin(i, parameter)
-        door.ndim = PyMemoryView_GET_BUFFER(self.pinned[-1]).ndim
-        door.shape = PyMemoryView_GET_BUFFER(self.pinned[-1]).shape
-        if len(slots) > 0:
-            task.arrays.slot0 = self.pin(i, slots[0])
-        if len(slots) > 1:
-            task.arrays.slot1 = self.pin(i, slots[1])
-        if len(slots) > 2:
-            task.arrays.slot2 = self.pin(i, slots[2])
+        self.check_memory(i, parameter)
+        self.settle_parameter(i, parameter)
         door.layout, door.compute_layout = _LAYOUTS[parameter.dtype.name]
         door.type, door.compute_type = parameter.dtype.num, compute_dtype(parameter.dtype).num
+        if door.layout != FLOAT64:
+            self.largest = FLT_MAX
         task.decay = task.scale = task.trust = 1
         task.size = parameter.size
         task.table_rows = parameter.shape[0] if parameter.ndim else 1
         task.width = task.size // task.table_rows if task.size else 0
         task.centralized = centralize and task.size > 0
         if row_means is not None and task.size > 0:
-            task.arrays.slot0 = NULL
             self.add_matrices(i, slots[0], row_means)
         return 0
 
@@ -342,6 +405,39 @@ cdef class Plan:
                 raise ValueError(
                     f"slots of {self.names[i]!r} must have shape {shape} and dtype {compute}, "
                     f"got {slot.shape} and {slot.dtype}")
+            self.check_memory(i, slot)
+        return 0
+
+    cdef int check_memory(self, Py_ssize_t i, array) except -1:
+        flags = array.flags
+        writable = flags.writeable or not self.writes
+        if not (writable and flags.c_contiguous and flags.aligned and array.dtype.isnative):
+            raise ValueError(
+                f"parameter {self.names[i]!r} and its slots must be writable, C-contiguous, aligned and of native byte "
+                "order")
+        return 0
+
+    cdef int settle_parameter(self, Py_ssize_t i, parameter) except -1:
+        """Note where a parameter is."""
+        cdef Door* door = &self.doors[i]
+        view = memoryview(as_bits(parameter))
+        self.homes[i] = view
+        self.work.tasks[i].arrays.w = PyMemoryView_GET_BUFFER(view).buf
+        door.ndim, door.shape = PyMemoryView_GET_BUFFER(view).ndim, PyMemoryView_GET_BUFFER(view).shape
+        return 0
+
+    cdef int settle_rule(self) except -1:
+        """Show the kernels the slots that the rule uses; see whether first steps have numbers of their own."""
+        cdef Py_ssize_t i
+        cdef void** pointers
+        cdef int k, used = 0 if self.rule == NULL else self.rule.slots
+        self.has_first_steps = self.has_flags and self.rule_name in _FIRST_STEP_RULES
+        for i in range(self.count):
+            pointers = &self.work.tasks[i].arrays.slot0
+            for k in range(3):
+                pointers[k] = PyMemoryView_GET_BUFFER(self.pinned[k][i]).buf if k < used else NULL
+            if self.work.tasks[i].matrices.columns:     # the first slot is that of the columns
+                pointers[0] = NULL
         return 0
 
     cdef int add_matrices(self, Py_ssize_t i, column_means, row_means) except -1:
@@ -350,7 +446,8 @@ cdef class Plan:
         cdef Py_ssize_t size
         cdef double[::1] row, column
         self.has_matrices = True
-        m.row_means, m.column_means = self.pin(i, row_means), self.pin(i, column_means)
+        m.row_means = PyArray_DATA(<ndarray?>row_means)
+        m.column_means = PyArray_DATA(<ndarray?>column_means)
         m.rows, m.columns = self.parameters[i].shape[-2:]
         size = m.rows * m.columns
         m.length, m.parts = max(PART_ROWS, CHUNK // m.columns) * m.columns, 1
@@ -360,20 +457,32 @@ cdef class Plan:
             m.length = max(1, CHUNK // size) * size
         row = np.empty(task.size // m.columns)
         column = np.empty(task.size // size * m.parts * m.columns)
-        self.pinned += [row, column]
+        self.row_means.append(row_means)
+        self.booked += [row, column]
         m.row, m.column = &row[0], &column[0]
         return 0
 
-    cdef void* pin(self, Py_ssize_t i, array) except? NULL:
-        flags = array.flags
-        writable = flags.writeable or not self.writes
-        if not (writable and flags.c_contiguous and flags.aligned and array.dtype.isnative):
-            raise ValueError(
-                f"parameter {self.names[i]!r} and its slots must be writable, C-contiguous, aligned and of native byte "
-                "order")
-        view = memoryview(as_bits(array))
-        self.pinned.append(view)
-        return PyMemoryView_GET_BUFFER(view).buf
+    cdef int find_spans(self) except -1:
+        """Sort what a step writes, so that gradients in the same memory are found."""
+        cdef Span* spans
+        cdef Py_ssize_t i, n = 0
+        if not self.writes:
+            return 0
+        written = [array for slot in self.slots for array in slot] + self.row_means + list(self.parameters)
+        ranges = sorted(
+            (<size_t>PyArray_DATA(<ndarray>a), <size_t>PyArray_DATA(<ndarray>a) + <size_t>PyArray_NBYTES(<ndarray>a))
+            for a in written if a.size)
+        spans = <Span*>allocate(len(ranges), sizeof(Span))
+        for start, stop in ranges:
+            spans[n].start, spans[n].stop = <const char*><size_t>start, <const char*><size_t>stop
+            n += 1
+        PyMem_Free(self.spans)
+        self.spans, self.n_spans = spans, n
+        for i in range(self.count):
+            self.doors[i].apart = NULL
+        return 0
+
+    # ---- a step
 
     def step(self, gradients, hypers):
         """Update every parameter once.
@@ -383,7 +492,8 @@ cdef class Plan:
         gradients : tuple or list
             One entry per parameter: an array of its shape and any float dtype, or None to skip the parameter. Read
             only. A gradient of another dtype than the parameter's and its compute dtype, or one that is not
-            C-contiguous, costs a copy.
+            C-contiguous, costs a copy. So does one that shares memory with parameters or slots: the result is as if
+            all gradients had been read first.
         hypers : sequence of tuples of float
             The hyperparameters of this step: one tuple for each row, in the order of the rule's struct.
 
@@ -392,73 +502,17 @@ cdef class Plan:
         TypeError, ValueError
             If a gradient does not fit its parameter, or `hypers` not the rule. Nothing was changed then.
         RuntimeError
-            If another thread is inside a step of this plan.
+            If this thread is inside a step of this plan, or another one is and `turn.wait` is False.
         """
-        cdef bint held = self.enter(gradients)
+        self.turn.enter()
         try:
-            self.work.measure, self.work.raw, self.work.until_nan = NULL, False, False
-            self.fill(hypers)
-            if not held:
-                self.collect(gradients, True)
-            if self.work.adaptation != NOT_ADAPTED:
-                self.refuse_rows()
-            if self.catching_up:
-                self.note_step()
+            self.open(gradients, True)
             try:
-                if self.work.adaptation == NOT_ADAPTED:
-                    self.run()
-                else:
-                    self.run_adapted()
-            finally:            # the work is done even if something interrupts it
-                if self.catching_up:
-                    self.clear_backlogs()
+                self.update(list(hypers))
+            finally:
+                self.close()
         finally:
-            if not held:
-                self.leave()
-
-    def adapt(self, how):
-        """Let steps first measure each parameter as a whole, and make of it factors of its decay, scale and rate.
-
-        A step does so with a few parameters at a time, and updates them while the cache has them. Gradients must be
-        dense then.
-
-        Parameters
-        ----------
-        how : {'lamb', 'lars', 'adafactor'} or None
-            None: no longer. What each needs to know is in `adaptation_numbers`.
-        """
-        cdef Py_ssize_t t
-        if how is None:
-            self.work.adaptation = NOT_ADAPTED
-        else:
-            self.work.adaptation, measure, self.adaptation_is_raw = _ADAPTATIONS[how]
-            self.adaptation_measure = find_measure(self.table, measure)
-        for t in range(self.count):
-            self.work.tasks[t].decay = self.work.tasks[t].scale = self.work.tasks[t].trust = 1
-
-    def hold(self, gradients):
-        """Open gradients for several passes: ``with plan.hold(gradients): ...``.
-
-        Inside, passes of this thread with the same object do not open them again, and other threads are refused.
-        Raises what `step` raises of gradients.
-        """
-        if not self.enter(gradients):
-            try:
-                self.collect(gradients)
-            except BaseException:
-                self.leave()
-                raise
-            self.held = gradients
-        self.holds += 1
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.holds -= 1
-        if self.holds == 0:
-            self.leave()
+            self.turn.leave()
 
     def measure(self, measure, gradients, hypers=None):
         """Sum the squares of two quantities over each parameter, in a pass that only reads.
@@ -478,103 +532,142 @@ cdef class Plan:
             Accumulated in float64 and in a fixed order; 0 for a parameter without a gradient. For a row gradient, whose
             rows count after merging, the first of the two has no meaning.
         """
+        self.turn.enter()
+        try:
+            self.open(gradients, False)
+            try:
+                return self.measure_opened(measure, hypers)
+            finally:
+                self.close()
+        finally:
+            self.turn.leave()
+
+    def measure_opened(self, measure, hypers=None):
+        """Do what `measure` does with the gradients that are open: in `Optimizer.prepare`."""
         cdef MeasureKernels* kernels = find_measure(self.table, measure)
         cdef double[:, ::1] sums = np.zeros((self.count, 2))
-        cdef Py_ssize_t t
-        cdef bint held = self.enter(gradients)
+        cdef Py_ssize_t t, threads
+        if not self.is_open:
+            raise RuntimeError("gradients must be open")
+        self.work.raw, self.work.until_nan = hypers is None, measure == "finite"
+        if hypers is not None:
+            self.fill(list(hypers))
+        self.work.measure = kernels
         try:
-            self.work.measure = kernels
-            self.work.raw, self.work.until_nan = hypers is None, measure == "finite"
-            if hypers is not None:
-                self.fill(hypers)
-            if not held:
-                self.collect(gradients)
-            self.run()
+            threads = self.reserve()
+            self.run(threads)
             for t in range(self.count):
                 find_sums(&self.work, t, &sums[t, 0], &sums[t, 1])
         finally:
-            if not held:
-                self.leave()
+            self.work.measure, self.work.raw, self.work.until_nan = NULL, False, False
         return np.asarray(sums)
 
-    cdef bint enter(self, gradients) except? True:
-        """Begin a pass; return whether the gradients are open already. One thread at a time may be inside."""
-        if self.busy:
-            if self.forks != forks:         # the thread that was inside stayed behind in the parent
-                self.leave()
-                self.work.factoring = self.work.flushing = False
-                self.interruption = None
-            elif self.held is not None and self.held is gradients and self.thread == PyThread_get_thread_ident():
-                return True
-            else:
-                raise RuntimeError(
-                    "an optimizer takes one step at a time, but another thread is inside a step of this one")
-        self.busy, self.thread, self.forks = True, PyThread_get_thread_ident(), forks
-        return False
+    def flush(self):
+        """Bring all rows up to date, in a pass over the tables of which any row has missed a step.
 
-    cdef void leave(self) noexcept:
-        if self.met_rows:
-            for rows in self.row_gradients:
-                if rows is not None:
-                    (<RowGradient>rows).release()
-            self.met_rows = False
-        self.converted.clear()
-        self.opened = self.held = None
-        self.holds = 0
-        self.busy = False
+        The turn is the caller's business, as it is with all settings.
+        """
+        self.flush_rows()
 
-    cdef int fill(self, hypers) except -1:
-        cdef Py_ssize_t r
-        cdef int k
-        if len(hypers) != self.n_hypers:
-            raise ValueError(f"hypers must have {self.n_hypers} rows, got {len(hypers)}")
-        for r in range(self.n_hypers):
-            row = <tuple?>hypers[r]
-            if len(row) != self.rule.hypers:
-                raise ValueError(f"hypers[{r}] must have {self.rule.hypers} numbers, got {len(row)}")
-            for k in range(self.rule.hypers):
-                self.work.hypers[r * MAX_HYPERS + k] = row[k]
-        return 0
-
-    cdef int collect(self, gradients, bint stepping=False) except -1:
-        """Open every gradient, or none. `stepping`: for one step and no other pass."""
+    cdef int open(self, gradients, bint once) except -1:
         cdef Py_ssize_t i
-        cdef Task* task
         if not isinstance(gradients, (tuple, list)):
             raise TypeError(
                 f"gradients must be a tuple or list with one entry per parameter, got {type(gradients).__name__}")
-        self.opened = tuple(gradients)
-        if len(self.opened) != self.count:
+        opened = tuple(gradients)
+        if len(opened) != self.count:
             raise ValueError(
-                f"gradients must have one entry per parameter, {self.count} in all, got {len(self.opened)}")
-        self.fills_tables = False
-        for i in range(self.count):
-            if not 0 <= self.rows_view[i] < self.n_hypers:
-                raise ValueError(f"rows[{i}] must be in [0, {self.n_hypers}), got {self.rows_view[i]}")
-            task = &self.work.tasks[i]
-            gradient = self.opened[i]
-            task.present = gradient is not None
-            task.rows = NULL
-            if task.present and not self.open(i, gradient):
-                if is_rows(gradient):
-                    self.open_rows(i, gradient, stepping)
-                else:
-                    gradient = self.convert(i, gradient)
-                    self.converted.append(gradient)
-                    self.open(i, gradient)
+                f"gradients must have one entry per parameter, {self.count} in all, got {len(opened)}")
+        if self.is_open and self.open_forks == count_forks():
+            raise RuntimeError("an optimizer takes one step at a time, but this thread is inside a step of this one")
+        self.opened, self.is_open, self.open_forks = opened, True, count_forks()
+        self.fills_tables = self.work.factoring = self.work.flushing = False
+        try:
+            for i in range(self.count):
+                self.open_gradient(i, opened[i], once)
+        except BaseException:
+            self.close()
+            raise
         return 0
 
-    cdef bint open(self, Py_ssize_t i, gradient) noexcept:
+    cdef int open_gradient(self, Py_ssize_t i, gradient, bint once) except -1:
+        cdef Task* task = &self.work.tasks[i]
+        task.present = gradient is not None and not self.frozen_view[i]
+        task.rows = NULL
+        if not task.present:
+            return 0
+        if not self.is_at_home(i):
+            self.find_home(i)
+        if not self.take(i, gradient):
+            if is_rows(gradient):
+                return self.open_rows(i, gradient, once)
+            gradient = self.convert(i, gradient)
+            self.converted.append(gradient)
+            self.take(i, gradient)
+        if not self.is_apart(i, task.arrays.g, task.size * gradient_size(task)):
+            gradient = gradient.copy()
+            self.converted.append(gradient)
+            self.take(i, gradient)
+        return 0
+
+    cdef bint take(self, Py_ssize_t i, gradient) noexcept:
         """Take a gradient as it is, if it is an array that fits."""
         cdef const Door* door = &self.doors[i]
         return (
-            PyArray_Check(gradient)
+            PyArray_CheckExact(gradient)
             and PyArray_NDIM(<ndarray>gradient) == door.ndim
-            and memcmp(PyArray_DIMS(<ndarray>gradient), door.shape, door.ndim * sizeof(Py_ssize_t)) == 0
+            and have_equal_shapes(PyArray_DIMS(<ndarray>gradient), door.shape, door.ndim)
             and take_array(<ndarray>gradient, &self.work.tasks[i], door)
         )
 
-    cdef int open_rows(self, Py_ssize_t i, gradient, bint stepping) except -1:
+    cdef bint is_at_home(self, Py_ssize_t i) noexcept:
+        """Tell whether a parameter is where, and what, it was when the plan noted it."""
+        cdef ndarray source = <ndarray>self.sources[i]
+        cdef const Door* door = &self.doors[i]
+        return (
+            PyArray_DATA(source) == self.work.tasks[i].arrays.w
+            and (not self.writes or PyArray_FLAGS(source) & IN_PLACE == IN_PLACE)
+            and PyArray_NDIM(source) == door.ndim
+            and have_equal_shapes(PyArray_DIMS(source), door.shape, door.ndim)
+            and <void*>PyArray_DESCR(source) == <void*>self.dtypes[i]
+        )
+
+    cdef int find_home(self, Py_ssize_t i) except -1:
+        """Follow a parameter to other memory, or say what somebody has done to its array."""
+        source, home = self.sources[i], self.homes[i]
+        what = f"parameter {self.names[i]!r} must stay as it was when the optimizer was made"
+        if source.shape != home.shape or source.dtype != self.dtypes[i]:
+            raise ValueError(
+                f"{what}: of shape {home.shape} and dtype {self.dtypes[i]}, got {source.shape} and {source.dtype}")
+        if source is not self.parameters[i]:
+            if PyArray_DATA(<ndarray?>source) != self.work.tasks[i].arrays.w:
+                raise ValueError(f"{what}: in the same memory, got an array that has been given other memory")
+            if not source.flags.writeable:
+                raise ValueError(f"{what}: writable, got an array that has been made read-only")
+        elif not source.flags.writeable and self.writes:
+            raise ValueError(f"{what}: writable, got an array that has been made read-only")
+        self.replace(i, self.parameters[i])
+        return 0
+
+    cdef bint is_apart(self, Py_ssize_t i, const void* start, Py_ssize_t nbytes) noexcept:
+        """Tell whether a step writes none of these bytes. What was found apart last time is remembered."""
+        cdef Door* door = &self.doors[i]
+        cdef const char* stop = <const char*>start + nbytes
+        cdef Py_ssize_t low = 0, high = self.n_spans, middle
+        if start == door.apart and nbytes <= door.apart_bytes:
+            return True
+        while low < high:                   # the first span that ends behind the start
+            middle = (low + high) // 2
+            if self.spans[middle].stop <= <const char*>start:
+                low = middle + 1
+            else:
+                high = middle
+        if low < self.n_spans and self.spans[low].start < stop:
+            return False
+        door.apart, door.apart_bytes = start, nbytes
+        return True
+
+    cdef int open_rows(self, Py_ssize_t i, gradient, bint once) except -1:
         """Take a row gradient: merge its rows and check their range, without touching the parameter."""
         cdef Task* task = &self.work.tasks[i]
         cdef RowGradient rows
@@ -593,7 +686,12 @@ cdef class Plan:
         # rows that a pass measures, centralizes or spreads over a table lie one behind the other
         rows.arrange(
             task, &self.doors[i], self.merge or not self.lazy, not self.merge,
-            stepping and self.lazy and not task.centralized)
+            once and self.lazy and not task.centralized)
+        nbytes = task.n_values * task.width * gradient_size(task)
+        if not self.is_apart(i, task.arrays.g, nbytes):
+            values = rows.values.copy()
+            self.converted.append(values)
+            task.arrays.g = PyArray_DATA(<ndarray?>values)
         task.lazy = self.lazy
         if self.catching_up and task.backlog == NULL and task.size:
             task.backlog = new_backlog(task.table_rows)
@@ -627,23 +725,176 @@ cdef class Plan:
         same = array.dtype.name == parameter.dtype.name
         return converted(array, parameter.dtype if same else compute_dtype(parameter.dtype))
 
-    cdef int run(self) except -1:
+    cdef void close(self) noexcept:
+        if self.met_rows:
+            for rows in self.row_gradients:
+                if rows is not None:
+                    (<RowGradient>rows).release()
+            self.met_rows = False
+        self.converted.clear()
+        self.opened = None
+        self.is_open = False
+
+    cdef int update(self, list hypers) except -1:
+        cdef Py_ssize_t threads
+        self.fill(hypers)
+        self.check_numbers()
+        if self.work.adaptation != NOT_ADAPTED:
+            self.refuse_rows()
+        threads = self.reserve()
+        if self.catching_up:
+            self.reserve_steps()
+        # From here on nothing fails, and no Python code runs in this thread.
+        if self.catching_up:
+            self.note_step()
+        if self.work.adaptation == NOT_ADAPTED:
+            self.run(threads)
+        else:
+            self.run_adapted(threads)
+        if self.catching_up:
+            self.clear_backlogs()
+        self.book_numbers()
+        return 0
+
+    cdef int fill(self, list hypers) except -1:
+        cdef Py_ssize_t r, i
+        cdef int k
+        cdef double number
+        cdef Py_ssize_t n_hypers = self.n_rates * (1 + self.has_first_steps)
+        for i in range(self.count):
+            if not 0 <= self.rows_view[i] < self.n_rates:
+                raise ValueError(f"rows[{i}] must be in [0, {self.n_rates}), got {self.rows_view[i]}")
+            self.hyper_rows[i] = self.rows_view[i]
+            if self.has_first_steps:
+                self.hyper_rows[i] = 2 * self.rows_view[i] + (self.flags[i] != 0)
+        if len(hypers) != n_hypers:
+            raise ValueError(f"hypers must have {n_hypers} rows, got {len(hypers)}")
+        for r in range(n_hypers):
+            row = <tuple?>hypers[r]
+            if len(row) != self.rule.hypers:
+                raise ValueError(f"hypers[{r}] must have {self.rule.hypers} numbers, got {len(row)}")
+            for k in range(self.rule.hypers):
+                number = row[k]
+                if not fabs(number) <= self.largest:
+                    raise ValueError(
+                        f"hypers[{r}] of rule {self.rule_name!r} must be numbers up to {self.largest:.3g}, the largest "
+                        f"of the arithmetic, got {row}")
+                self.work.hypers[r * MAX_HYPERS + k] = number
+        return 0
+
+    cdef int check_numbers(self) except -1:
+        """Check what may be written between steps."""
+        cdef Py_ssize_t i
+        cdef bint narrow = self.largest == FLT_MAX
+        for i in range(self.count):
+            if not (fabs(self.decay_view[i]) <= self.largest and fabs(self.scale_view[i]) <= self.largest):
+                raise ValueError(
+                    f"weight decay times loss scale, and the reciprocal of the loss scale, of {self.names[i]!r} must "
+                    f"be at most {self.largest:.3g}, got {self.decay_view[i]} and {self.scale_view[i]}")
+            if narrow and <float>self.scale_view[i] == 0:
+                raise ValueError(
+                    f"loss_scale must have a reciprocal that is not 0 in float32, got {1 / self.scale_view[i]}")
+        return 0
+
+    cdef void book_numbers(self) noexcept:
+        """Let the numbers advance that `book` was told of."""
+        cdef Entry* entry
+        cdef Py_ssize_t i
+        cdef int k
+        for k in range(self.n_entries):
+            entry = &self.entries[k]
+            if k == 0 and self.has_flags and not self.has_first_steps:
+                continue                    # the flags wait for a rule that has first steps
+            if not entry.own:
+                memcpy(entry.live, entry.next, entry.count * entry.size)
+                continue
+            for i in range(self.count):
+                if self.work.tasks[i].present:
+                    memcpy(entry.live + i * entry.size, entry.next + i * entry.size, entry.size)
+
+    # ---- rows that have missed steps
+
+    cdef void drop_backlogs(self) noexcept:
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            free_backlog(self.work.tasks[i].backlog)
+            self.work.tasks[i].backlog = NULL
+            self.work.tasks[i].n_missed = 0
+
+    cdef int flush_rows(self) except -1:
+        cdef Py_ssize_t i, threads
+        cdef Task* task
+        if not self.catching_up:
+            return 0
+        for i in range(self.count):
+            task = &self.work.tasks[i]
+            task.n_missed = 0 if task.backlog == NULL else task.backlog.n_steps
+            task.present, task.rows = task.n_missed > 0, NULL
+            if task.present and not self.is_at_home(i):
+                self.find_home(i)
+        self.fills_tables = False
+        self.work.flushing = True
+        try:
+            threads = self.reserve()
+            self.run(threads)
+            self.clear_backlogs()
+        finally:
+            self.work.flushing = False
+        return 0
+
+    cdef int reserve_steps(self) except -1:
+        """Make room for this step in the backlogs of all tables, so that `note_step` cannot fail."""
+        cdef Py_ssize_t i
+        cdef Task* task
+        for i in range(self.count):
+            task = &self.work.tasks[i]
+            if task.backlog != NULL and reserve_step(task.backlog) != 0:
+                raise MemoryError(f"no room for what rows of {self.names[i]!r} have missed, until the next flush()")
+        return 0
+
+    cdef void note_step(self) noexcept:
+        """Enter this step into the backlogs of the tables that get rows of a gradient."""
+        cdef Py_ssize_t i
+        cdef Task* task
+        for i in range(self.count):
+            task = &self.work.tasks[i]
+            if task.backlog != NULL:
+                task.n_missed = task.backlog.n_steps
+                if task.present and task.rows != NULL:
+                    add_step(task.backlog, self.work.hypers[self.hyper_rows[i] * MAX_HYPERS])
+
+    cdef void clear_backlogs(self) noexcept:
+        """Forget the steps that a pass over whole tables has made up for."""
+        cdef Py_ssize_t i
+        cdef Task* task
+        for i in range(self.count):
+            task = &self.work.tasks[i]
+            if task.backlog != NULL and task.present and task.rows == NULL:
+                clear_backlog(task.backlog)
+
+    # ---- passes
+
+    cdef Py_ssize_t reserve(self) except -1:
+        """Cut the work and get all memory that its passes take; return how many threads they may have."""
+        cdef bint adapted = self.work.adaptation != NOT_ADAPTED and self.work.measure == NULL
         cdef Py_ssize_t threads
         arrange(&self.work, 0, self.count)
-        threads = threads_for(self.work.n_elements)
-        if self.work.measure != NULL:
+        # passes that follow each other share the scratch
+        threads = allowed_threads() if adapted else threads_for(self.work.n_elements)
+        if adapted or self.work.measure != NULL:
             self.make_room_for_squares()
         if self.has_matrices or self.fills_tables:
             self.make_room_for_scratch(threads)
-        return run_blocks(run_block, &self.work, self.work.n_blocks, threads)
+        return threads
 
-    cdef int run_adapted(self) except -1:
-        """Measure and update portion by portion. What interrupts it is raised when all of them are done."""
-        cdef Py_ssize_t first = 0, last, threads = allowed_threads()    # the same in all passes: they share the scratch
-        arrange(&self.work, 0, self.count)      # all of it, to get the memory for every portion beforehand
-        self.make_room_for_squares()
-        if self.has_matrices:
-            self.make_room_for_scratch(threads)
+    cdef void run(self, Py_ssize_t threads) noexcept:
+        if self.work.measure != NULL and self.work.n_chunks > 0:
+            memset(self.work.squares, 0, 2 * self.work.n_chunks * sizeof(double))
+        run_blocks(run_block, &self.work, self.work.n_blocks, threads)
+
+    cdef void run_adapted(self, Py_ssize_t threads) noexcept:
+        """Measure and update portion by portion."""
+        cdef Py_ssize_t first = 0, last
         while first < self.count:
             last = end_of_portion(&self.work, first)
             if self.has_matrices:
@@ -658,20 +909,10 @@ cdef class Plan:
             self.work.measure, self.work.raw = NULL, False
             self.run_portion(first, last, threads)
             first = last
-        if self.interruption is not None:
-            interruption, self.interruption = self.interruption, None
-            raise interruption
-        return 0
 
     cdef void run_portion(self, Py_ssize_t first, Py_ssize_t last, Py_ssize_t threads) noexcept:
         arrange(&self.work, first, last)
-        if self.work.measure != NULL:
-            memset(self.work.squares, 0, 2 * self.work.n_chunks * sizeof(double))
-        try:
-            threads = min(threads, threads_for(self.work.n_elements))
-            run_blocks(run_block, &self.work, self.work.n_blocks, threads)
-        except BaseException as error:          # raised after the work
-            self.interruption = error
+        self.run(min(threads, threads_for(self.work.n_elements)))
 
     cdef int make_room_for_squares(self) except -1:
         if self.room_for_squares < self.work.n_chunks:
@@ -679,7 +920,6 @@ cdef class Plan:
             self.work.squares, self.room_for_squares = NULL, 0
             self.work.squares = <double*>allocate(self.work.n_chunks, 2 * sizeof(double))
             self.room_for_squares = self.work.n_chunks
-        memset(self.work.squares, 0, 2 * self.work.n_chunks * sizeof(double))
         return 0
 
     cdef int make_room_for_scratch(self, Py_ssize_t threads) except -1:
@@ -689,6 +929,10 @@ cdef class Plan:
             self.work.scratch = <char*>allocate(threads, CHUNK * sizeof(double))
             self.room_for_scratch = threads
         return 0
+
+
+cdef inline bint have_equal_shapes(const npy_intp* one, const Py_ssize_t* other, int ndim) noexcept:
+    return ndim == 0 or memcmp(one, other, ndim * sizeof(Py_ssize_t)) == 0      # without axes a shape has no address
 
 
 def convert_rows(gradient, parameter, name):

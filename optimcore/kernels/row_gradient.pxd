@@ -14,6 +14,8 @@ cdef struct Door:
     int compute_type        # of the compute dtype
     Layout layout
     Layout compute_layout
+    const void* apart       # the last gradient that was found to share no memory with what a step writes,
+    Py_ssize_t apart_bytes  # and its length
 
 
 cdef inline bint take_array(ndarray array, Task* task, const Door* door) noexcept:

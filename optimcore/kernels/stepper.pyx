@@ -1,5 +1,11 @@
 # cython: language_level=3
-"""What every optimizer does in each step, compiled: a small step costs no more than a few calls of functions."""
+"""What every optimizer does in each step, compiled: a small step costs no more than a few calls of functions.
+
+A step is whole: between the kernels' first write and the end of the booking no Python code runs, so no signal handler
+does. What a class of the user's own does in `construct` is its own business.
+"""
+from .driver cimport Plan
+from .turn cimport Turn
 
 
 cdef class Stepper:
@@ -9,21 +15,38 @@ cdef class Stepper:
     ----------
     _plan : Plan or None
         None for a class of the user's own without a kernel.
+    _turn : Turn
+        One thread at a time is inside a step; whatever else reads or writes state between steps takes it, too.
     _readers : list of callable
         ``read(step)`` of every different rate.
     _max_grad_norm : float or None
     _clips, _prepares : bool
         Whether this optimizer itself clips; whether a step has anything to prepare.
+    _moving : bool
+        Whether a parameter's memory may move without NumPy's knowledge.
+    _freezing : list of one int
+        Counts how often any parameter has been frozen or thawed.
+    _wrapper : object or None
+        During a step that is taken for a wrapper, the wrapper.
+    _is_wrapped : bool
+        Whether a wrapper decays, clips and unscales.
     _global_step : int
     """
-    cdef public object _plan
+    cdef public Plan _plan
+    cdef readonly Turn _turn
     cdef public list _readers
     cdef public object _max_grad_norm
     cdef public bint _clips
     cdef public bint _prepares
+    cdef public bint _moving
+    cdef public list _freezing
+    cdef public long _freezing_seen
+    cdef public object _wrapper
+    cdef public bint _is_wrapped
     cdef public long long _global_step
 
     def __cinit__(self, *args, **kwargs):
+        self._turn = Turn()
         self._clips = True
 
     def __call__(self, gradients):
@@ -39,12 +62,42 @@ cdef class Stepper:
         -------
         object
             What `construct` returns: True for the optimizers of this package.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If a gradient does not fit, or a rate or decay of this step is not a number in its range. Nothing has
+            changed then.
+        RuntimeError
+            If this thread is inside a step of this optimizer already. Another thread waits for its turn, or is
+            refused if `wait` is False.
         """
-        if self._max_grad_norm is not None and self._clips and self._plan is None:
-            gradients = self.clipped(gradients)
-        result = self.construct(gradients)
-        self._global_step += 1
+        return self.take_step(gradients, None)
+
+    cdef object take_step(self, gradients, wrapper):
+        self._turn.enter()
+        self._turn.is_lent = True       # code of the user's own may change settings, until gradients are open
+        try:
+            self.look_around()
+            if wrapper is not None:
+                gradients = wrapper.before_step(gradients)
+                self._wrapper = wrapper
+            elif self._plan is None and self._clips and self._max_grad_norm is not None:
+                gradients = self.clipped(gradients)
+            result = self.construct(gradients)
+            self._global_step += 1
+        finally:
+            self._wrapper = None
+            self._turn.leave()
         return result
+
+    def _step_for(self, wrapper, gradients):
+        """Do one step for a wrapper.
+
+        ``wrapper.before_step(gradients)`` returns the gradients to go on with; where the kernels of this optimizer's
+        plan do the step, ``wrapper.prepare(plan)`` fills in what they need, while the gradients are open.
+        """
+        return self.take_step(gradients, wrapper)
 
     def construct(self, gradients):
         """Update the parameters; a subclass with a rule of its own overrides it.
@@ -56,24 +109,46 @@ cdef class Stepper:
         NotImplementedError
             If the class neither overrides it nor has called `build_plan`.
         """
-        plan = self._plan
+        cdef Plan plan = self._plan
         if plan is None:
             raise NotImplementedError(f"{type(self).__name__} must define construct(self, gradients)")
-        hypers = self.hypers()
-        if not self._prepares:
-            plan.step(gradients, hypers)
-        elif self._max_grad_norm is None:
-            self.prepare(gradients)
-            plan.step(gradients, hypers)
-        else:
-            with plan.hold(gradients):
-                self.prepare(gradients)
-                plan.step(gradients, hypers)
-        self.advance(gradients)
+        if self._turn.is_mine():
+            return self.step_by_plan(plan, gradients)
+        self._turn.enter()
+        try:
+            self.look_around()
+            return self.step_by_plan(plan, gradients)
+        finally:
+            self._turn.leave()
+
+    cdef object step_by_plan(self, Plan plan, gradients):
+        cdef bint was_lent = self._turn.is_lent
+        cdef list hypers
+        self._turn.is_lent = False
+        try:
+            hypers = list(self.hypers())
+            plan.open(gradients, self._max_grad_norm is None)
+            try:
+                if self._is_wrapped:
+                    plan.end_lars()
+                    if self._wrapper is not None:
+                        self._wrapper.prepare(plan)
+                if self._prepares:
+                    self.prepare()
+                plan.update(hypers)
+            finally:
+                plan.close()
+        finally:
+            self._turn.is_lent = was_lent
         return True
 
-    def advance(self, gradients):
-        """Note what a later step has to know of this one, which has succeeded; a subclass overrides it."""
+    cdef int look_around(self) except -1:
+        """Notice what has happened to parameters since the last step: moved, frozen or thawed."""
+        if self._moving:
+            self._follow()
+        if self._freezing is not None and <long>self._freezing[0] != self._freezing_seen:
+            self._freeze()
+        return 0
 
     def hypers(self):
         """Return the numbers of this step for the kernel: one tuple per different rate."""
@@ -85,3 +160,18 @@ cdef class Stepper:
 
     def _current_rates(self):
         return [read(self._global_step) for read in self._readers]
+
+    def _store(self, dict values, rule):
+        """Assign attributes and choose the rule: all, or none if an error comes before."""
+        cdef dict attributes = self.__dict__
+        if rule is not None and self._plan is not None and rule != self._plan.rule_name:
+            self._plan.use_rule(rule)
+        attributes.update(values)
+
+    def _store_rates(self, list readers, list rows, dict values):
+        """Go on with other rates, all of them at once."""
+        cdef dict attributes = self.__dict__
+        if self._plan is not None:
+            self._plan.use_rows(rows)
+        self._readers = readers
+        attributes.update(values)

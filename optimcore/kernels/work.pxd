@@ -120,5 +120,8 @@ cdef void adapt(const Work* work, Py_ssize_t first, Py_ssize_t last) noexcept no
 # Run a block of the arranged work; true if no other one needs to be run. A `block_f` for `run_blocks`.
 cdef bint run_block(const void* work, long block, long thread) noexcept nogil
 
+# Return the bytes of an element of a task's gradient.
+cdef Py_ssize_t gradient_size(const Task* task) noexcept nogil
+
 # Spread every bit of x over all bits.
 cdef uint64_t mixed(uint64_t x) noexcept nogil

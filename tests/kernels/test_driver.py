@@ -204,6 +204,7 @@ def test_parameter_outlives_its_array():
 
 def test_step_inside_a_step_is_refused():
     plan = make_plan([np.ones(4), np.ones(4)], "sgd", 0)
+    plan.turn.wait = False
 
     class Sneaky:
         """A gradient that asks for another step while it is being read."""
@@ -269,54 +270,66 @@ def test_aligned_zeros():
     assert len(places) == 3
 
 
-def test_gradients_are_held_by_one_thread_until_the_end():
-    w, g = np.ones(4), [np.ones(4)]
-    plan = make_plan([w], "sgd", 0)
-    with plan.hold(g):
-        assert plan.measure("norm", g).tolist() == [[4.0, 4.0]]
-        thread_errors = []
-
-        def step():
-            try:
-                plan.step(g, [(1.0,)])
-            except RuntimeError as error:
-                thread_errors.append(error)
-
-        thread = threading.Thread(target=step)
-        thread.start()
-        thread.join()
-        assert len(thread_errors) == 1
-        with pytest.raises(RuntimeError):  # another object, the same thread
-            plan.step([np.ones(4)], [(1.0,)])
+def test_error_while_gradients_are_opened_releases_them():
+    w, g = np.ones(4), [np.ones(4), np.ones(3)]
+    plan, reference = make_plan([w, np.ones(4)], "sgd", 0), weakref.ref(g[0])
+    with pytest.raises(ValueError, match="must have shape"):
         plan.step(g, [(1.0,)])
-    assert w.tolist() == [0, 0, 0, 0]
-    g[0] = np.full(4, 2.0)  # the same list holds another gradient now
-    plan.step(g, [(1.0,)])
-    assert w.tolist() == [-2, -2, -2, -2]
-
-
-def test_gradients_are_held_until_the_outermost_block_ends():
-    w, g = np.ones(4), [np.ones(4)]
-    plan = make_plan([w], "sgd", 0)
-    with plan.hold(g):
-        with plan.hold(g):
-            plan.step(g, [(1.0,)])
-        g[0] = np.full(4, 2.0)
-        plan.step(g, [(1.0,)])  # still with the gradient that was opened
-        assert w.tolist() == [-1, -1, -1, -1]
-    plan.step(g, [(1.0,)])
-    assert w.tolist() == [-3, -3, -3, -3]
-
-
-def test_error_while_gradients_are_held_releases_them():
-    w, g = np.ones(4), [np.ones(4)]
-    plan, reference = make_plan([w], "sgd", 0), weakref.ref(g[0])
-    with pytest.raises(ZeroDivisionError), plan.hold(g):
-        raise ZeroDivisionError
-    g[0] = np.full(4, 2.0)
+    g[:] = np.full(4, 2.0), None
     assert reference() is None
     plan.step(g, [(1.0,)])
     assert w.tolist() == [-1, -1, -1, -1]
+
+
+def test_rules_on_the_same_slots():
+    w, plain = np.ones(3), np.ones(3)
+    plan, other = make_plan([w]), make_plan([plain], "momentum_nesterov")
+    plan.use_rule("momentum_nesterov")
+    plan.step([np.ones(3)], [(0.5, 0.5)])
+    other.step([np.ones(3)], [(0.5, 0.5)])
+    assert w.tolist() == plain.tolist() and plan.rule_name == "momentum_nesterov"
+    plan.use_rule("sgd")
+    plan.step([np.ones(3)], [(0.5,)])
+    assert w.tolist() == (plain - 0.5).tolist()
+    with pytest.raises(ValueError, match="rule must take at most 1 slots here, got 'adam' with 2"):
+        plan.use_rule("adam")
+
+
+def test_numbers_are_booked_with_the_step():
+    parameters = [np.ones(3), np.ones(3)]
+    plan = make_plan(parameters, "sgd", 0)
+    shared, own = np.zeros(2), np.array([7, 8])
+    coming, next_own = plan.book(shared), plan.book(own, own=True)
+    coming[:], next_own[:] = (1, 2), (9, 10)
+    with pytest.raises(ValueError, match="hypers must have 1 rows"):
+        plan.step([np.ones(3), None], [])
+    assert (shared.tolist(), own.tolist()) == ([0, 0], [7, 8])
+    plan.step([np.ones(3), None], [(0.5,)])
+    assert (shared.tolist(), own.tolist()) == ([1, 2], [9, 8])
+
+
+def test_numbers_that_cannot_be_booked():
+    plan = make_plan([np.ones(3)], "sgd", 0)
+    for live, own in [(np.zeros(4)[::2], False), (np.zeros(2), True)]:
+        with pytest.raises(ValueError, match="live must be C-contiguous and writable"):
+            plan.book(live, own)
+
+
+@pytest.mark.parametrize("number", [1e39, np.inf, np.nan])
+def test_hypers_beyond_the_arithmetic(number):
+    w = np.ones(3, np.float32)
+    with pytest.raises(ValueError, match="hypers.0. of rule 'sgd' must be numbers up to 3.4e.38"):
+        make_plan([w], "sgd", 0).step([np.zeros(3, np.float32)], [(number,)])
+    assert w.tolist() == [1, 1, 1]
+
+
+def test_frozen_parameters_are_left_alone():
+    parameters = [np.ones(3), np.ones(3)]
+    plan = make_plan(parameters, "sgd", 0)
+    plan.frozen[1] = True
+    plan.step([np.ones(3), "not even looked at"], [(1.0,)])
+    assert [w.tolist() for w in parameters] == [[0, 0, 0], [1, 1, 1]]
+    assert plan.measure("norm", [np.ones(3), "nor here"])[1].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -339,14 +352,20 @@ def test_gradient_in_any_form(export):
     assert w.ravel().tolist() == [-0.5, -1.0, -1.5]
 
 
-def test_gradients_stay_alive_while_they_are_held():
-    w, gradients = np.zeros(3), [np.ones(3)]
+def test_gradients_stay_alive_while_they_are_open():
+    w, gradients = np.zeros(3), [np.ones(3), None]
     alive = weakref.ref(gradients[0])
-    plan = make_plan([w], "sgd", 0)
-    with plan.hold(gradients):
-        gradients.clear()
-        assert alive() is not None
-        plan.step(gradients, [(0.5,)])
+
+    class Greedy:
+        """A gradient that throws the others away while it is read."""
+
+        def __array__(self, dtype=None, copy=None):
+            gradients.clear()
+            assert alive() is not None
+            return np.ones(3)
+
+    gradients[1] = Greedy()
+    make_plan([w, np.zeros(3)], "sgd", 0).step(gradients, [(0.5,)])
     assert alive() is None
     assert w.tolist() == [-0.5] * 3
 
