@@ -1,21 +1,19 @@
 """Adagrad."""
 
-from ..checks import check_at_least, check_flag
+from ..checks import check_at_least, check_flag, check_positive
 from .base import Optimizer
 
 __all__ = ["Adagrad"]
-
-EPSILON = 1e-8
 
 
 class Adagrad(Optimizer):
     r"""Gradient descent with a rate that falls, per element, with the squared gradients so far.
 
     .. math::
-        a_t = a_{t-1} + g_t^2, \quad w_t = w_{t-1} - \eta \frac{g_t}{\sqrt{a_t + 10^{-8}}}
+        a_t = a_{t-1} + g_t^2, \quad w_t = w_{t-1} - \eta \frac{g_t}{\sqrt{a_t + \epsilon}}
 
-    with rate :math:`\eta`. The constant inside the root is that of MindSpore 2.10, whose documentation leaves it out;
-    it matters only where a is near 0. torch puts its epsilon outside the root, Keras inside.
+    with rate :math:`\eta`. Epsilon is inside the root, as in Keras; torch puts it outside. It matters only where a is
+    near 0. Its default is the constant of MindSpore 2.10, whose documentation leaves it out.
 
     Parameters
     ----------
@@ -26,6 +24,8 @@ class Adagrad(Optimizer):
     update_slots : bool, default True
         Whether a grows; if False it keeps its values. MindSpore 2.10 ignores False on CPU, against its documentation;
         here it works.
+    eps : number, default 1e-8
+        Epsilon > 0, inside the root. An extension.
 
     Attributes
     ----------
@@ -55,13 +55,29 @@ class Adagrad(Optimizer):
 
     _lazy = _use_lazy = True
 
-    def __init__(self, params, accum=0.1, learning_rate=1e-3, update_slots=True, loss_scale=1.0, weight_decay=0.0):
+    _settings = {"update_slots": check_flag, "eps": check_positive}
+    _epsilons = ("eps",)
+
+    def __init__(
+        self,
+        params,
+        accum=0.1,
+        learning_rate=1e-3,
+        update_slots=True,
+        loss_scale=1.0,
+        weight_decay=0.0,
+        eps=1e-8,
+    ):
         initial = check_at_least("accum", accum, 0)
-        self.update_slots = check_flag("update_slots", update_slots)
+        self.update_slots, self.eps = update_slots, eps
         super().__init__(learning_rate, params, weight_decay, loss_scale)
         self.accum = self.make_slot("accum", initial)
-        self.build_plan("adagrad" if update_slots else "adagrad_frozen", self.accum)
+        self.build_plan(self.kernel_rule({"update_slots": update_slots}), self.accum)
+
+    def kernel_rule(self, values):
+        """Return the rule; see `Optimizer.kernel_rule`."""
+        return "adagrad" if values["update_slots"] else "adagrad_frozen"
 
     def hyper(self, lr):
         """Return rate and epsilon."""
-        return (lr, EPSILON)
+        return (lr, self.eps)

@@ -1,9 +1,19 @@
 """Adadelta."""
 
+from functools import partial
+
 from ..checks import check_at_least, check_finite
 from .base import Optimizer
 
 __all__ = ["Adadelta"]
+
+
+def check_rho(name, value):
+    """Return the number `value` as a float in [0, 1]."""
+    number = check_finite(name, value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {value}")
+    return number
 
 
 class Adadelta(Optimizer):
@@ -51,11 +61,11 @@ class Adadelta(Optimizer):
     array([1.    , 3.7889], dtype=float32)
     """
 
+    _settings = {"rho": check_rho, "epsilon": partial(check_at_least, least=0)}
+    _epsilons = ("epsilon",)
+
     def __init__(self, params, learning_rate=1.0, rho=0.9, epsilon=1e-6, loss_scale=1.0, weight_decay=0.0):
-        self.rho = check_finite("rho", rho)
-        if not 0 <= self.rho <= 1:
-            raise ValueError(f"rho must be in [0, 1], got {rho}")
-        self.epsilon = check_at_least("epsilon", epsilon, 0)
+        self.rho, self.epsilon = rho, epsilon
         super().__init__(learning_rate, params, weight_decay, loss_scale)
         self.accum = self.make_slot("accum")
         self.accum_update = self.make_slot("accum_update")

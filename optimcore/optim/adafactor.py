@@ -5,13 +5,34 @@ from itertools import compress
 
 import numpy as np
 
-from ..checks import check_at_least, check_finite, check_flag, check_positive
+from ..checks import check_at_least, check_finite, check_flag, check_fraction, check_positive
 from ..kernels.arrays import compute_dtype
 from ..parameter import Parameter, ParameterTuple
 from .base import Optimizer
-from .rates import read_decay
 
 __all__ = ["AdaFactor"]
+
+
+def check_eps(name, value):
+    """Return a tuple of two finite numbers >= 0."""
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name} must be a tuple or list of two numbers, got {value!r}")
+    if len(value) != 2:
+        raise ValueError(f"{name} must have two numbers, got {len(value)}")
+    return tuple(check_at_least(f"{name}[{i}]", e, 0) for i, e in enumerate(value))
+
+
+def check_below_one(name, value):
+    """Return the number `value` as a float in [0, 1)."""
+    number = check_finite(name, value)
+    if not 0 <= number < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {value}")
+    return number
+
+
+def check_beta1(name, value):
+    """Return the number `value` as a float in [0, 1), 0.0 for None."""
+    return 0.0 if value is None else check_below_one(name, value)
 
 
 class AdaFactor(Optimizer):
@@ -109,6 +130,15 @@ class AdaFactor(Optimizer):
            [-0.025, -0.025]], dtype=float32)
     """
 
+    _unscales = False
+    _settings = {
+        "eps": check_eps,
+        "clip_threshold": check_positive,
+        "decay_rate": check_fraction,
+        "beta1": check_beta1,
+        "scale_parameter": check_flag,
+    }
+
     def __init__(
         self,
         params,
@@ -124,19 +154,12 @@ class AdaFactor(Optimizer):
         compression=False,
         loss_scale=1.0,
     ):
-        self.scale_parameter = check_flag("scale_parameter", scale_parameter)
+        self.scale_parameter = scale_parameter
         self.relative_step = check_flag("relative_step", relative_step)
         self.warmup_init = check_flag("warmup_init", warmup_init)
         self.compression = check_flag("compression", compression)
         _check_rate(learning_rate, relative_step, warmup_init)
-        self.eps = _check_eps(eps)
-        self.clip_threshold = check_positive("clip_threshold", clip_threshold)
-        self.decay_rate = check_finite("decay_rate", decay_rate)
-        if not 0 < self.decay_rate < 1:
-            raise ValueError(f"decay_rate must be in (0, 1), got {decay_rate}")
-        self.beta1 = 0.0 if beta1 is None else _check_below_one("beta1", beta1)
-        if not callable(weight_decay):
-            _check_below_one("weight_decay", weight_decay)
+        self.eps, self.clip_threshold, self.decay_rate, self.beta1 = eps, clip_threshold, decay_rate, beta1
         super().__init__(0.0 if learning_rate is None else learning_rate, params, weight_decay, loss_scale)
         self._make_means()
         slots = [self._column_means]
@@ -145,8 +168,8 @@ class AdaFactor(Optimizer):
             slots.append(self.exp_avg)
         rule = "adafactor_momentum" if self.beta1 > 0 else "adafactor"
         self.build_plan(rule, *slots, centralize=False, takes_rows=False, row_means=self._row_means)
-        self._plan.scale[:] = 1.0
         self._plan.adapt("adafactor")
+        self._settle()
 
     def _make_means(self):
         """Make R and C of parameters with two axes or more, V of the others."""
@@ -165,21 +188,40 @@ class AdaFactor(Optimizer):
         """Tell that weight decay applies to every parameter."""
         return True
 
-    def _set_decay(self, group_decay):
-        super()._set_decay([None] * len(group_decay))
+    def check_decay(self, name, value):
+        """Return a weight decay in [0, 1), or a callable; see `Optimizer.check_decay`."""
+        return value if callable(value) else check_below_one(name, value)
 
-    def _plan_decay(self):
-        return [read_decay(d, self.global_step) for d in self._decay]  # gradients are not divided by the loss scale
+    def _decay_of_groups(self, entries):
+        return [None] * len(entries)  # as in MindSpore, that of the optimizer counts
+
+    def check_settings(self, values):
+        """Check that settings go together; see `Optimizer.check_settings`."""
+        super().check_settings(values)
+        if self._plan is not None and (values["beta1"] > 0) != (self.beta1 > 0):
+            raise ValueError(
+                f"beta1 must stay {'> 0' if self.beta1 > 0 else '0'}, for it decides whether there is a first moment, "
+                f"got {values['beta1']}: make a new optimizer"
+            )
+
+    def _settle(self):
+        super()._settle()
+        self._plan.adaptation_numbers[:, :3] = self.eps[1], self.clip_threshold, self.scale_parameter
 
     @property
     def afactor_step(self):
         """int : number of steps done, as `global_step`."""
         return self.global_step
 
-    def _set_rates(self, rates):
-        super()._set_rates(rates)
+    def _make_readers(self, rates):
         if self.relative_step:
-            self._readers = [_relative_reader(self.warmup_init)] * len(self._readers)
+            return [_relative_reader(self.warmup_init)] * len(rates)
+        return super()._make_readers(rates)
+
+    def check_rates(self, rates):
+        """Raise ValueError if the rate follows from the step, but is set."""
+        if self.relative_step and self._fixed:
+            raise ValueError(f"learning_rate must not be set with relative_step, got {rates[0]!r}")
 
     def _beta2(self):
         return 1.0 - (self.global_step + 1) ** -self.decay_rate
@@ -188,11 +230,6 @@ class AdaFactor(Optimizer):
         """Return rate, epsilon 1, the decay of the mean squares in this step, and beta1 if there is a first moment."""
         hyper = lr, self.eps[0], self._beta2()
         return (*hyper, self.beta1) if self.beta1 > 0 else hyper
-
-    def construct(self, gradients):
-        """Update the parameters; see `Optimizer.construct`."""
-        self._plan.adaptation_numbers[:, :3] = self.eps[1], self.clip_threshold, self.scale_parameter
-        return super().construct(gradients)
 
 
 def _relative_reader(warmup_init):
@@ -215,18 +252,3 @@ def _check_rate(learning_rate, relative_step, warmup_init):
         raise ValueError("learning_rate must be given without relative_step, got None")
     if warmup_init and not relative_step:
         raise ValueError("warmup_init must be False without relative_step, got True")
-
-
-def _check_eps(eps):
-    if not isinstance(eps, (tuple, list)):
-        raise TypeError(f"eps must be a tuple or list of two numbers, got {eps!r}")
-    if len(eps) != 2:
-        raise ValueError(f"eps must have two numbers, got {len(eps)}")
-    return tuple(check_at_least(f"eps[{i}]", e, 0) for i, e in enumerate(eps))
-
-
-def _check_below_one(name, value):
-    number = check_finite(name, value)
-    if not 0 <= number < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {value}")
-    return number

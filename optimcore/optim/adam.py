@@ -75,6 +75,9 @@ class Adam(Optimizer):
     array([0.5, 2.5], dtype=float32)
     """
 
+    _settings = {"beta1": check_fraction, "beta2": check_fraction, "eps": check_positive, "use_nesterov": check_flag}
+    _epsilons = ("eps",)
+
     def __init__(
         self,
         params,
@@ -89,11 +92,9 @@ class Adam(Optimizer):
         use_amsgrad=False,
         **kwargs,
     ):
-        self.beta1 = check_fraction("beta1", beta1)
-        self.beta2 = check_fraction("beta2", beta2)
-        self.eps = check_positive("eps", eps)
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
         self.use_locking = check_flag("use_locking", use_locking)
-        self.use_nesterov = check_flag("use_nesterov", use_nesterov)
+        self.use_nesterov = use_nesterov
         self.use_amsgrad = check_flag("use_amsgrad", use_amsgrad)
         use_lazy, self.use_offload = _check_modes(use_amsgrad, **kwargs)
         super().__init__(learning_rate, params, weight_decay, loss_scale)
@@ -107,23 +108,22 @@ class Adam(Optimizer):
         if use_amsgrad:
             self.vhat = self.make_slot("vhat")
             slots.append(self.vhat)
-        self.build_plan(self._rule(), *slots, centralize=not self.use_offload)
+        self.build_plan(self.kernel_rule({"use_nesterov": use_nesterov}), *slots, centralize=not self.use_offload)
+        self._next_powers = memoryview(self._plan.book(powers))
         self.use_lazy = use_lazy
 
-    def _rule(self):
+    def kernel_rule(self, values):
+        """Return the rule; see `Optimizer.kernel_rule`."""
         if self.use_amsgrad:
             return "adam_amsgrad"
-        return "adam_nesterov" if self.use_nesterov else "adam"
+        return "adam_nesterov" if values["use_nesterov"] else "adam"
 
     def hyper(self, lr):
         """Return the rate with the bias correction of this step, the betas and eps."""
-        power1, power2 = self._powers
-        power1, power2 = self._next_powers = power1 * self.beta1, power2 * self.beta2
+        (power1, power2), coming = self._powers, self._next_powers
+        coming[0] = power1 = power1 * self.beta1
+        coming[1] = power2 = power2 * self.beta2
         return (lr * (math.sqrt(1.0 - power2) / (1.0 - power1)), self.beta1, self.beta2, self.eps)
-
-    def advance(self, gradients):
-        """Let the powers advance."""
-        self._powers[0], self._powers[1] = self._next_powers
 
 
 class AdamOffload(Adam):
@@ -224,10 +224,11 @@ class AdamWeightDecay(Optimizer):
     array([0.25, 2.  ], dtype=float32)
     """
 
+    _settings = {"beta1": check_fraction, "beta2": check_fraction, "eps": check_positive}
+    _epsilons = ("eps",)
+
     def __init__(self, params, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-6, weight_decay=0.0):
-        self.beta1 = check_fraction("beta1", beta1)
-        self.beta2 = check_fraction("beta2", beta2)
-        self.eps = check_positive("eps", eps)
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
         super().__init__(learning_rate, params, weight_decay)
         self.moments1 = self.make_slot("adam_m")
         self.moments2 = self.make_slot("adam_v")

@@ -55,21 +55,21 @@ class AdaMax(Optimizer):
     array([0.5, 2.5], dtype=float32)
     """
 
+    _settings = {"beta1": check_fraction, "beta2": check_fraction, "eps": check_positive}
+    _epsilons = ("eps",)
+
     def __init__(self, params, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, loss_scale=1.0):
-        self.beta1 = check_fraction("beta1", beta1)
-        self.beta2 = check_fraction("beta2", beta2)
-        self.eps = check_positive("eps", eps)
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
         super().__init__(learning_rate, params, weight_decay, loss_scale)
-        self.beta1_power = Parameter(np.ones(()), "beta1_power", requires_grad=False)
+        power = np.ones(1)
+        self.beta1_power = Parameter(power[0, ...], "beta1_power", requires_grad=False)
+        self._power = memoryview(power)  # reads and writes single numbers faster than an ndarray
         self.moment1 = self.make_slot("moment1")
         self.moment2 = self.make_slot("moment2")
         self.build_plan("adamax", self.moment1, self.moment2)
+        self._next_power = memoryview(self._plan.book(power))
 
     def hyper(self, lr):
         """Return the rate with the bias correction of this step, the betas and eps."""
-        self._next_power = self.beta1_power.data.item() * self.beta1
-        return (lr / (1.0 - self._next_power), self.beta1, self.beta2, self.eps)
-
-    def advance(self, gradients):
-        """Let the power advance."""
-        self.beta1_power.data[...] = self._next_power
+        self._next_power[0] = power = self._power[0] * self.beta1
+        return (lr / (1.0 - power), self.beta1, self.beta2, self.eps)

@@ -69,16 +69,21 @@ class ASGD(Optimizer):
     (array([-0.5,  0.5], dtype=float32), array([-0.25,  0.75], dtype=float32))
     """
 
+    _settings = {"lambd": check_finite, "alpha": check_finite, "t0": check_finite}
+
     def __init__(self, params, learning_rate=0.1, lambd=1e-4, alpha=0.75, t0=1e6, weight_decay=0.0):
-        self.lambd = check_finite("lambd", lambd)
-        self.alpha = check_finite("alpha", alpha)
-        self.t0 = check_finite("t0", t0)
+        self.lambd, self.alpha, self.t0 = lambd, alpha, t0
         super().__init__(learning_rate, params, weight_decay)
         self.ax = self.make_slot("ax_")
         self.steps = np.zeros(self.param_length, np.int64)
         self._mus, self._etas = np.ones(self.param_length), np.zeros(self.param_length)
         self.mu, self.eta = self._views("mu", self._mus), self._views("eta", self._etas)
-        self.build_plan("asgd", self.ax, rows=range(self.param_length))
+        self.build_plan("asgd", self.ax)
+        self._next_mus, self._next_etas = self._plan.book(self._mus, own=True), self._plan.book(self._etas, own=True)
+        self._next_steps = self._plan.book(self.steps, own=True)
+
+    def _plan_rows(self, rows):
+        return list(range(self.param_length))
 
     def _views(self, prefix, numbers):
         return ParameterTuple(
@@ -90,14 +95,8 @@ class ASGD(Optimizer):
         rates = np.array(self._current_rates())[self._rows]
         t = self.steps + 1
         with np.errstate(all="ignore"):  # lambda and alpha may be anything: the rule says what comes out
-            self._next_etas = rates / (1.0 + self.lambd * rates * t) ** self.alpha
-        self._next_mus = 1.0 / np.maximum(1.0, t - self.t0)
+            self._next_etas[:] = rates / (1.0 + self.lambd * rates * t) ** self.alpha
+        self._next_mus[:] = 1.0 / np.maximum(1.0, t - self.t0)
+        self._next_steps[:] = t
         etas = np.where(t == 1, rates, self._etas)
         return list(zip(etas.tolist(), (1.0 - self.lambd * etas).tolist(), self._mus.tolist(), strict=True))
-
-    def advance(self, gradients):
-        """Set the numbers of the next step for parameters that had a gradient."""
-        present = [gradient is not None for gradient in gradients]
-        np.copyto(self._etas, self._next_etas, where=present)
-        np.copyto(self._mus, self._next_mus, where=present)
-        self.steps += present

@@ -2,13 +2,16 @@
 
 from itertools import pairwise
 
+import numpy as np
+
 from .. import gradients as gradient_functions
 from ..checks import check_count, check_flag, check_positive
 from ..kernels import driver
 from ..kernels.stepper import Stepper
-from ..parameter import Parameter, ParameterTuple
+from ..parameter import Parameter, ParameterTuple, requires_grad_changes
 from .groups import collect, plain_entries, read_groups
 from .rates import check_decay, check_lengths, is_dynamic, make_rate, read_decay, reader
+from .settings import FIXED, arithmetic_of, check_arithmetic, is_unknown, refusal, state_names
 
 __all__ = ["Optimizer"]
 
@@ -126,11 +129,18 @@ class Optimizer(Stepper):
     1
     """
 
+    _settings = {}  # check(name, value) of every attribute that can be assigned, by name
+    _epsilons = ()  # which of them keep a division by 0 away
+
     _lazy = None  # what `use_lazy` must be: True where a gradient of 0 changes nothing, None where it is free
     _use_lazy = False
+    _decay_absent_rows = False
     _slot_count = 0
     _stochastic_rounding = False
     _rounding_seed = 0
+    _unscales = True  # whether the loss scale counts
+    _sealed = False
+    _fixed = frozenset()
 
     def __init__(self, learning_rate, parameters, weight_decay=0.0, loss_scale=1.0):
         elements, self.is_group = collect(parameters)
@@ -144,45 +154,173 @@ class Optimizer(Stepper):
         # The optimizer's own rate counts even when every group has another one, as in MindSpore.
         rates = [rate, *(entry.rate for entry in entries)]
         check_lengths(rates)
-        self._weight_decay = check_decay("weight_decay", weight_decay)
+        self.check_rates(rates)
+        decay = self.check_decay("weight_decay", weight_decay)
+        self._arithmetic = arithmetic_of([entry.parameter for entry in entries])
+        self.check_settings({name: getattr(self, name) for name in self._settings})
         # All checks are behind us: from here on parameters may be named.
         self._parameters = ParameterTuple(entry.parameter for entry in entries)
         self.param_length = len(entries)
-        self.dynamic_lr = any(is_dynamic(r) for r in rates)
-        self._set_rates([entry.rate for entry in entries])
-        self._set_decay([entry.weight_decay for entry in entries])
+        self._moving = any(p._is_foreign for p in self._parameters)
+        self._freezing = requires_grad_changes
+        self._freezing_seen = -1
+        self._install_rates(rate, rates[1:])
+        self._own_decay = self._decay_of_groups(entries)
+        self._install_decay(decay)
         self._set_centralization([entry.grad_centralization for entry in entries])
-        self.reciprocal_scale = 1.0 / self._loss_scale
-        self.need_scale = self._loss_scale != 1.0
+        self._install_loss_scale(self._loss_scale)
         self.unique = not any(p.unique for p in self._parameters)
         self.use_parallel = False
         self.optim_filter = (True,) * self.param_length
+        self._fixed = FIXED
 
-    def _set_rates(self, rates):
+    # ---- settings
+
+    def __setattr__(self, name, value):
+        check = self._settings.get(name)
+        if check is not None:
+            value = check(name, value)
+            if self._fixed:
+                self._change({name: value})
+                return
+        elif name in self._fixed or (self._sealed and is_unknown(self, name)):
+            raise AttributeError(refusal(self, name))
+        super().__setattr__(name, value)
+
+    def _change(self, new):
+        """Go on with other settings, all of them or none."""
+        with self._turn:
+            values = {name: getattr(self, name) for name in self._settings} | new
+            self.check_settings(values)
+            if self._plan is not None:
+                self._plan.flush()  # rows have missed steps with the settings of before
+            self._store(new, self.kernel_rule(values))
+            self._settle()
+
+    def check_settings(self, values):
+        """Raise ValueError if settings do not go together, or not with the arithmetic; a subclass extends it.
+
+        Parameters
+        ----------
+        values : dict
+            All `_settings` by name, each of them checked.
+        """
+        for name, value in values.items():
+            check_arithmetic(name, value, self._arithmetic, name in self._epsilons)
+
+    def kernel_rule(self, values):
+        """Return the kernel's rule for these settings, None if it is always the same; a subclass overrides it."""
+        return None
+
+    def _settle(self):
+        """Tell the plan what follows from settings; a subclass extends it."""
+        plan = self._plan
+        if plan is not None:
+            use_lazy = self.use_lazy
+            if plan.catch_up != (use_lazy == "catch_up"):
+                plan.catch_up = not plan.catch_up
+            plan.lazy = bool(use_lazy)
+
+    @property
+    def rule(self):
+        """str : name of the kernel's rule; AttributeError if no kernel does the steps."""
+        if self._plan is None:
+            raise AttributeError(f"rule of {type(self).__name__} must come from build_plan, which was not called")
+        return self._plan.rule_name
+
+    @property
+    def wait(self):
+        """bool : whether a thread waits for its turn while another one is inside a step; it can be set.
+
+        True at first: threads that share an optimizer take their steps one after the other, and a waiting thread can be
+        interrupted. False: a RuntimeError refuses the second thread.
+        """
+        return self._turn.wait
+
+    @wait.setter
+    def wait(self, value):
+        self._turn.wait = check_flag("wait", value)
+
+    # ---- rates
+
+    def _install_rates(self, default, rates):
         """Keep one reader per different rate, and for each parameter the row of its rate."""
         distinct = list({id(rate): rate for rate in rates}.values())
         row_of = {id(rate): row for row, rate in enumerate(distinct)}
-        self._rows = [row_of[id(rate)] for rate in rates]
-        self._readers = [reader(rate) for rate in distinct]
-        self._learning_rate = tuple(rates) if self.is_group_lr else rates[0]
-        self._rate_of = {id(p): rate for p, rate in zip(self._parameters, rates, strict=True)}
+        rows = [row_of[id(rate)] for rate in rates]
+        values = {
+            "_default_rate": default,
+            "_rates": rates,
+            "_rows": rows,
+            "_learning_rate": tuple(rates) if self.is_group_lr else rates[0],
+            "_rate_of": {id(p): rate for p, rate in zip(self._parameters, rates, strict=True)},
+            "dynamic_lr": any(is_dynamic(r) for r in [default, *rates]),
+        }
         if self.is_group:
-            self.group_params, self.group_lr = tuple(self._parameters), tuple(rates)
+            values |= {"group_params": tuple(self._parameters), "group_lr": tuple(rates)}
+        self._store_rates(self._make_readers(distinct), self._plan_rows(rows), values)
 
-    def _set_decay(self, group_decay):
+    def _make_readers(self, rates):
+        return [reader(rate) for rate in rates]
+
+    def _plan_rows(self, rows):
+        """Return which of the tuples of `hypers` each parameter takes, from the row of its rate."""
+        return rows
+
+    def check_rates(self, rates):
+        """Raise an error if this optimizer cannot go on with these rates; a subclass may."""
+
+    # ---- decay and loss scale
+
+    def check_decay(self, name, value):
+        """Return a weight decay as it is kept, or raise an error; a subclass may be stricter."""
+        return check_decay(name, value)
+
+    def _decay_of_groups(self, entries):
+        """Return per parameter the decay of its group, None for that of the optimizer."""
+        return [entry.weight_decay for entry in entries]
+
+    def _install_decay(self, default):
         """Decide which parameters are decayed: by name, but by group where there are groups."""
+        values = {"_default_decay": default}
         if self.is_group:
-            decay = tuple(self._weight_decay if d is None else d for d in group_decay)
-            self._weight_decay = self.group_weight_decay = decay
-            self.decay_flags = tuple(callable(d) or d > 0 for d in decay)
-            self.exec_weight_decay = any(self.decay_flags)
+            decay = tuple(default if d is None else d for d in self._own_decay)
+            values |= {"_weight_decay": decay, "group_weight_decay": decay}
+            flags = tuple(callable(d) or d > 0 for d in decay)
+            decays = any(flags)
         else:
-            decay = (self._weight_decay,) * self.param_length
-            self.decay_flags = tuple(self.decay_filter(p.name) for p in self._parameters)
-            self.exec_weight_decay = callable(decay[0]) or decay[0] > 0
-        self._decay = [d if flag else 0.0 for d, flag in zip(decay, self.decay_flags, strict=True)]
-        self._dynamic_decay = any(callable(d) for d in self._decay)
+            decay = (default,) * self.param_length
+            values["_weight_decay"] = default
+            flags = tuple(self.decay_filter(p.name) for p in self._parameters)
+            decays = callable(default) or default > 0
+        own = [d if flag else 0.0 for d, flag in zip(decay, flags, strict=True)]
+        values |= {
+            "decay_flags": flags,
+            "exec_weight_decay": decays and not self._is_wrapped,
+            "_decay": own,
+            "_dynamic_decay": any(callable(d) for d in own) and not self._is_wrapped,
+        }
+        self._store(values, None)
         self._decide_on_preparing()
+        self._fill_plan()
+
+    def _install_loss_scale(self, loss_scale):
+        values = {
+            "_loss_scale": loss_scale,
+            "reciprocal_scale": 1.0 / loss_scale,
+            "need_scale": loss_scale != 1.0 and not self._is_wrapped,
+        }
+        check_arithmetic("loss_scale", loss_scale, self._arithmetic)
+        check_arithmetic("1 / loss_scale", values["reciprocal_scale"], self._arithmetic, True)
+        self._store(values, None)
+        self._fill_plan()
+
+    def _fill_plan(self):
+        """Tell the plan of decay and loss scale."""
+        if self._plan is not None:
+            self._plan.scale[:] = self.reciprocal_scale if self._unscales and not self._is_wrapped else 1.0
+            if not self._dynamic_decay:
+                self._plan.decay[:] = self._plan_decay()
 
     def _decide_on_preparing(self):
         """Find out, whenever a setting changes, whether steps have anything to prepare."""
@@ -200,28 +338,31 @@ class Optimizer(Stepper):
         """Tell whether weight decay applies to the parameter of this name when there are no groups."""
         return "beta" not in name and "gamma" not in name
 
+    # ---- the step
+
     def clipped(self, gradients):
         """Return gradients within `max_grad_norm`, for a subclass without a kernel."""
-        return gradient_functions.scaled(gradients, self.clip_factor(gradient_functions.global_norm(gradients)))
+        norm = gradient_functions.global_norm(self._without_frozen(gradients))
+        return gradient_functions.scaled(gradients, self.clip_factor(norm))
 
     def clip_factor(self, norm):
         """Return the factor that brings gradients of this norm, which carry the loss scale, within `max_grad_norm`."""
         return gradient_functions.clip_factor(norm * self.reciprocal_scale, self._max_grad_norm)
 
-    def prepare(self, gradients):
-        """Tell the plan what else this step takes: a decay that changes, a limit of the norm, random bits.
+    def prepare(self):
+        """Tell the plan, which has opened the gradients, what else this step takes.
 
-        With a limit of the norm the plan holds the gradients.
+        That is a decay that changes, a limit of the norm, random bits.
         """
         plan = self._plan
         if self._dynamic_decay:
             plan.decay[:] = self._plan_decay()
         if self._clips and self._max_grad_norm is not None:
-            plan.clip = self.clip_factor(gradient_functions.norm_of(plan.measure("gradient_norm", gradients)))
+            plan.clip = self.clip_factor(gradient_functions.norm_of(plan.measure_opened("gradient_norm")))
         if self._stochastic_rounding:
             plan.round_stochastically(self.rounding_seed, self.global_step)
 
-    def build_plan(self, rule, *slots, centralize=True, rows=None, takes_rows=True, row_means=None):
+    def build_plan(self, rule, *slots, centralize=True, takes_rows=True, row_means=None, flags=None):
         """Let a kernel do the steps; a subclass calls it last in its constructor.
 
         Parameters
@@ -232,37 +373,70 @@ class Optimizer(Stepper):
             The slots that the rule uses, in its order.
         centralize : bool, default True
             False if this optimizer never centralizes gradients.
-        rows : sequence of int, optional
-            Per parameter, which of the tuples of `hypers` it takes. Default: that of its rate.
         takes_rows : bool, default True
             False if the rule has no step on rows, because it looks at whole parameters.
         row_means : sequence of Parameter or None, optional
             For rules over matrices, the mean squares of rows: see `Plan`.
+        flags : ndarray of float32, optional
+            For rules whose first step of a parameter takes other numbers: see `Plan`.
         """
-        _check_memory(self._parameters)
+        self._check_memory()
         plan = driver.Plan(
             rule,
             [p.name for p in self._parameters],
             [p.data for p in self._parameters],
             [[s.data for s in slot] for slot in slots],
             [centralize and c for c in self._centralize],
-            self._rows if rows is None else rows,
+            self._plan_rows(self._rows),
             row_means and [None if means is None else means.data for means in row_means],
+            flags,
+            [_array_behind(p) for p in self._parameters],
+            self._turn,
         )
-        plan.scale[:] = self.reciprocal_scale
-        if not self._dynamic_decay:
-            plan.decay[:] = self._plan_decay()
-        plan.takes_rows, plan.merge, plan.lazy = takes_rows, self.unique, self.use_lazy
-        self.rule, self._plan = rule, plan
+        plan.takes_rows, plan.merge, plan.lazy = takes_rows, self.unique, bool(self.use_lazy)
+        self._plan = plan
+        self._fill_plan()
+        self._fixed = FIXED | state_names(vars(self))
+        self._sealed = True
 
-    def give_up_decay_and_scale(self):
-        """Leave weight decay and loss scale to a wrapper, for good; return the decay of each parameter."""
-        decay, self._decay = self._decay, [0.0] * self.param_length
-        self._dynamic_decay = self.exec_weight_decay = self.need_scale = self._clips = False
-        self._decide_on_preparing()
+    def _check_memory(self):
+        """Raise ValueError when two parameters overlap: threads would update the same elements at once."""
+        spans = sorted((p.data.ctypes.data, p.data.nbytes, p.name) for p in self._parameters if p.size)
+        for (start, nbytes, name), (next_start, _, next_name) in pairwise(spans):
+            if start + nbytes > next_start:
+                raise ValueError(f"parameters must not share memory, got {name!r} and {next_name!r}")
+
+    def _follow(self):
+        """Go where the memory of parameters has moved to, or raise an error that says what cannot be followed."""
+        for p in self._parameters:
+            if p._is_foreign:
+                p._look()
         if self._plan is not None:
-            self._plan.decay[:], self._plan.scale[:] = 0.0, 1.0
-        return decay
+            moved = [i for i, p in enumerate(self._parameters) if p.data is not self._plan.parameters[i]]
+            if moved:
+                self._check_memory()
+            for i in moved:
+                self._plan.replace(i, self._parameters[i].data)
+
+    def _freeze(self):
+        """Tell the plan which parameters are frozen."""
+        seen = self._freezing[0]
+        if self._plan is not None:
+            self._plan.frozen[:] = [not p.requires_grad for p in self._parameters]
+        self._freezing_seen = seen
+
+    def _without_frozen(self, gradients):
+        """Return the gradients with None in the places of frozen parameters; anything but a tuple or list as it is."""
+        if not isinstance(gradients, (tuple, list)) or len(gradients) != self.param_length:
+            return gradients
+        return tuple(g if p.requires_grad else None for p, g in zip(self._parameters, gradients, strict=True))
+
+    def _give_to_wrapper(self):
+        """Leave weight decay, clipping and loss scale to a wrapper, for good."""
+        self._is_wrapped = True
+        self._clips = False
+        self._install_decay(self._default_decay)
+        self._install_loss_scale(self._loss_scale)
 
     def make_slot(self, prefix, init="zeros"):
         """Return a slot: one array of the compute dtype per parameter, named ``prefix.name``."""
@@ -276,15 +450,44 @@ class Optimizer(Stepper):
 
     @property
     def learning_rate(self):
-        """Parameter, LearningRateSchedule or tuple : the rate, or one entry per parameter."""
+        """Parameter, LearningRateSchedule or tuple : the rate, or one entry per parameter; it can be set.
+
+        Setting it takes every form that the constructor takes. Groups with a rate of their own keep it:
+        ``opt.learning_rate[i].set_data(0.01)`` changes theirs. A fixed rate can be changed in place as well,
+        ``opt.learning_rate.set_data(0.01)``.
+        """
         return self._learning_rate
 
     @learning_rate.setter
     def learning_rate(self, value):
-        raise TypeError(
-            "learning_rate must be changed in place, by opt.learning_rate.set_data(value) or "
-            f"opt.learning_rate[i].set_data(value), got {value!r}"
-        )
+        rate = make_rate("learning_rate", value, "learning_rate")
+        with self._turn:
+            old = self._default_rate
+            rates = [rate if r is old else r for r in self._rates]
+            if not any(r is rate for r in rates):
+                raise ValueError(
+                    "learning_rate must be that of a group, as all groups have one of their own: use "
+                    f"opt.learning_rate[i].set_data(value), got {value!r}"
+                )
+            check_lengths([rate, *rates])
+            self.check_rates([rate, *rates])
+            self._install_rates(rate, rates)
+
+    def rates(self):
+        """Return the rate of the next step for each parameter; it changes nothing.
+
+        Returns
+        -------
+        tuple of float
+            One rate per parameter, with groups and without.
+
+        Raises
+        ------
+        IndexError, ValueError
+            As `get_lr`.
+        """
+        rates = self._current_rates()
+        return tuple([rates[row] for row in self._rows])
 
     def get_lr(self):
         """Return the rate of the next step; it changes nothing.
@@ -301,10 +504,7 @@ class Optimizer(Stepper):
         ValueError
             If a rate is negative or not finite.
         """
-        rates = self._current_rates()
-        if self.is_group_lr:
-            return tuple([rates[row] for row in self._rows])
-        return rates[0]
+        return self.rates() if self.is_group_lr else self._current_rates()[0]
 
     def get_lr_parameter(self, param):
         """Return the objects that keep the rates of parameters.
@@ -352,13 +552,37 @@ class Optimizer(Stepper):
 
     @property
     def weight_decay(self):
-        """float, callable or tuple : the weight decay as given, or one entry per parameter."""
+        """float, callable or tuple : the weight decay as given, or one entry per parameter; it can be set.
+
+        Setting it takes a number or a callable of the step. Groups with a decay of their own keep it.
+        """
         return self._weight_decay
+
+    @weight_decay.setter
+    def weight_decay(self, value):
+        decay = self.check_decay("weight_decay", value)
+        with self._turn:
+            if all(d is not None for d in self._own_decay):
+                raise ValueError(
+                    f"weight_decay must be that of a group, but all groups have one of their own, got {value!r}: make "
+                    "a new optimizer"
+                )
+            self._install_decay(decay)
 
     @property
     def loss_scale(self):
-        """float : the factor that gradients carry."""
+        """float : the factor that gradients carry; it can be set."""
         return self._loss_scale
+
+    @loss_scale.setter
+    def loss_scale(self, value):
+        loss_scale = check_positive("loss_scale", value)
+        if not self._unscales and loss_scale != self._loss_scale:
+            raise ValueError(
+                f"loss_scale must stay as it is, for it has no effect in {type(self).__name__}, got {value}"
+            )
+        with self._turn:
+            self._install_loss_scale(loss_scale)
 
     def get_weight_decay(self):
         """Return the weight decay of the next step times the loss scale, as gradients need it.
@@ -369,17 +593,23 @@ class Optimizer(Stepper):
             A tuple with one number per parameter when grouped.
         """
         if self.is_group:
-            return tuple(self._scaled_decay())
+            return tuple(self._current_decay(self._loss_scale))
         return read_decay(self._weight_decay, self.global_step) * self._loss_scale
 
-    def _scaled_decay(self):
-        # Decay is added before the gradients are unscaled, so it must carry the loss scale as they do.
-        step, scale = self.global_step, self._loss_scale
-        value = {id(d): read_decay(d, step) * scale for d in self._decay}
+    def _current_decay(self, scale):
+        """Return the decay of each parameter in the next step, times a scale."""
+        value = {id(d): read_decay(d, self.global_step) * scale for d in self._decay}
         return [value[id(d)] for d in self._decay]
 
     def _plan_decay(self):
-        return self._scaled_decay()
+        """Return the decay of each parameter as the plan takes it.
+
+        Where decay goes through the gradient, it is added before gradients are unscaled: it carries the loss scale as
+        they do.
+        """
+        if self._is_wrapped:
+            return 0.0
+        return self._current_decay(1.0 if self._plan.decoupled else self._loss_scale)
 
     def decay_weight(self, gradients, out=None):
         """Add ``weight_decay * loss_scale * w`` to the gradients of all parameters that are decayed.
@@ -398,7 +628,7 @@ class Optimizer(Stepper):
         """
         if not self.exec_weight_decay:
             return self._unchanged(gradients, out)
-        return self._transform(gradients, out, decay=self._scaled_decay())
+        return self._transform(gradients, out, decay=self._current_decay(self._loss_scale))
 
     def gradients_centralization(self, gradients, out=None):
         """Subtract the mean over all axes but the first, from convolution kernels in groups that ask for it.
@@ -439,15 +669,21 @@ class Optimizer(Stepper):
         return self._transform(gradients, out, scale=self.reciprocal_scale)
 
     def _transform(self, gradients, out, decay=None, centralize=None, scale=1.0):
-        return gradient_functions.prepare(
+        if self._moving:
+            self._follow()
+        results = gradient_functions.prepare(
             [p.name for p in self._parameters],
             [p.data for p in self._parameters],
-            gradients,
+            self._without_frozen(gradients),
             decay=decay,
             centralize=centralize,
             scale=scale,
             out=out,
         )
+        if out is not None:
+            return results
+        # the gradient of a frozen parameter is passed on as it is
+        return tuple(r if p.requires_grad else g for p, g, r in zip(self._parameters, gradients, results, strict=True))
 
     def _unchanged(self, gradients, out):
         if not isinstance(gradients, (tuple, list)):
@@ -470,9 +706,11 @@ class Optimizer(Stepper):
 
     @unique.setter
     def unique(self, value):
-        self._unique = check_flag("unique", value)
-        if self._plan is not None:
-            self._plan.merge = value
+        check_flag("unique", value)
+        with self._turn:
+            self._unique = value
+            if self._plan is not None:
+                self._plan.merge = value
 
     @property
     def use_lazy(self):
@@ -502,7 +740,7 @@ class Optimizer(Stepper):
         and 12 bytes for each change of the rate since the last `flush`. The bias correction of `Adam` changes its rate
         in each of the first 40 / (1 - beta2) steps or so.
         """
-        return self._use_lazy
+        return self._use_lazy if self._lazy is None else self._lazy
 
     @use_lazy.setter
     def use_lazy(self, value):
@@ -515,9 +753,10 @@ class Optimizer(Stepper):
         if catch_up and not (value == "catch_up" and can_catch_up):
             choices = "a bool or 'catch_up'" if can_catch_up else "a bool"
             raise ValueError(f"use_lazy must be {choices} for {type(self).__name__}, got {value!r}")
-        self._use_lazy = value
-        if self._plan is not None:
-            self._plan.catch_up, self._plan.lazy = catch_up, bool(value)
+        with self._turn:
+            if self._plan is not None:
+                self._plan.catch_up, self._plan.lazy = catch_up, bool(value)
+            self._use_lazy = value
 
     def flush(self):
         """Bring all rows of all parameters up to date, if ``use_lazy == 'catch_up'``; else there is nothing to do.
@@ -530,10 +769,13 @@ class Optimizer(Stepper):
         Raises
         ------
         RuntimeError
-            If another thread is inside a step of this optimizer.
+            If this thread is inside a step of this optimizer; or another one is, and `wait` is False.
         """
-        if self._plan is not None:
-            self._plan.flush()
+        with self._turn:
+            if self._moving:
+                self._follow()
+            if self._plan is not None:
+                self._plan.flush()
 
     @property
     def max_grad_norm(self):
@@ -546,10 +788,12 @@ class Optimizer(Stepper):
 
     @max_grad_norm.setter
     def max_grad_norm(self, value):
-        self._max_grad_norm = None if value is None else check_positive("max_grad_norm", value)
-        self._decide_on_preparing()
-        if value is None and self._plan is not None:
-            self._plan.clip = 1.0
+        limit = None if value is None else check_positive("max_grad_norm", value)
+        with self._turn:
+            self._max_grad_norm = limit
+            self._decide_on_preparing()
+            if value is None and self._plan is not None:
+                self._plan.clip = 1.0
 
     @property
     def global_step(self):
@@ -558,7 +802,9 @@ class Optimizer(Stepper):
 
     @global_step.setter
     def global_step(self, value):
-        self._global_step = check_count("global_step", value, least=0)
+        step = check_count("global_step", value, least=0)
+        with self._turn:
+            self._global_step = step
 
     @property
     def rounding_seed(self):
@@ -567,7 +813,9 @@ class Optimizer(Stepper):
 
     @rounding_seed.setter
     def rounding_seed(self, value):
-        self._rounding_seed = check_count("rounding_seed", value, least=0)
+        seed = check_count("rounding_seed", value, least=0)
+        with self._turn:
+            self._rounding_seed = seed
 
     @property
     def stochastic_rounding(self):
@@ -580,10 +828,12 @@ class Optimizer(Stepper):
 
     @stochastic_rounding.setter
     def stochastic_rounding(self, value):
-        self._stochastic_rounding = check_flag("stochastic_rounding", value)
-        self._decide_on_preparing()
-        if not value and self._plan is not None:
-            self._plan.round_stochastically(None, 0)
+        check_flag("stochastic_rounding", value)
+        with self._turn:
+            self._stochastic_rounding = value
+            self._decide_on_preparing()
+            if not value and self._plan is not None:
+                self._plan.round_stochastically(None, 0)
 
     @property
     def target(self):
@@ -615,9 +865,7 @@ class Optimizer(Stepper):
         return bool(optim_result)
 
 
-def _check_memory(parameters):
-    """Raise ValueError when two parameters overlap: threads would update the same elements at once."""
-    spans = sorted((p.data.__array_interface__["data"][0], p.data.nbytes, p.name) for p in parameters if p.size)
-    for (start, nbytes, name), (next_start, _, next_name) in pairwise(spans):
-        if start + nbytes > next_start:
-            raise ValueError(f"parameters must not share memory, got {name!r} and {next_name!r}")
+def _array_behind(parameter):
+    """Return the array whose shape, address and flags tell what somebody has done to a parameter's memory."""
+    source = parameter._source
+    return source if isinstance(source, np.ndarray) else parameter.data

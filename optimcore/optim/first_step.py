@@ -16,10 +16,8 @@ class FirstStepOptimizer(Optimizer):
     Attributes
     ----------
     flags : ndarray of float32, shape (n,)
-        For each parameter, 1 before its first step and 0 afterwards.
+        For each parameter, 1 before its first step and 0 afterwards. Its elements may be written to resume elsewhere.
     """
-
-    _waiting = False  # whether any parameter is before its first step
 
     def __init__(self, learning_rate, parameters, weight_decay=0.0, loss_scale=1.0):
         super().__init__(learning_rate, parameters, weight_decay, loss_scale)
@@ -27,17 +25,4 @@ class FirstStepOptimizer(Optimizer):
 
     def build_plan_with_first_step(self, rule, *slots):
         """Let a kernel do the steps, as `build_plan` does."""
-        self._waiting = True
-        self.build_plan(rule, *slots, rows=[2 * row + 1 for row in self._rows])
-
-    def advance(self, gradients):
-        """Note which parameters have had their first step."""
-        if self._waiting:
-            self._end_first_steps(gradients)
-
-    def _end_first_steps(self, gradients):
-        for i, gradient in enumerate(gradients):
-            if gradient is not None:
-                self.flags[i] = 0.0
-                self._plan.rows[i] = 2 * self._rows[i]
-        self._waiting = bool(self.flags.any())
+        self.build_plan(rule, *slots, flags=self.flags)

@@ -1,9 +1,20 @@
 """Follow the regularized leader."""
 
+from functools import partial
+
 from ..checks import check_at_least, check_finite, check_flag, check_positive
 from .base import Optimizer
+from .rates import is_dynamic
 
 __all__ = ["FTRL"]
+
+
+def check_power(name, value):
+    """Return the number `value` as a float <= 0."""
+    number = check_finite(name, value)
+    if number > 0:
+        raise ValueError(f"{name} must be <= 0, got {value}")
+    return number
 
 
 class FTRL(Optimizer):
@@ -94,6 +105,11 @@ class FTRL(Optimizer):
     """
 
     _lazy = _use_lazy = True
+    _settings = {
+        "l1": partial(check_at_least, least=0),
+        "l2": partial(check_at_least, least=0),
+        "lr_power": check_power,
+    }
 
     def __init__(
         self,
@@ -108,19 +124,23 @@ class FTRL(Optimizer):
         weight_decay=0.0,
     ):
         initial = check_at_least("initial_accum", initial_accum, 0)
-        self.lr_power = check_finite("lr_power", lr_power)
-        if self.lr_power > 0:
-            raise ValueError(f"lr_power must be <= 0, got {lr_power}")
-        self.l1 = check_at_least("l1", l1, 0)
-        self.l2 = check_at_least("l2", l2, 0)
+        self.lr_power, self.l1, self.l2 = lr_power, l1, l2
         self.use_locking = check_flag("use_locking", use_locking)
         super().__init__(learning_rate, params, weight_decay, loss_scale)
-        if self.dynamic_lr or self.is_group_lr:
-            raise ValueError(f"learning_rate must be one number for all steps and groups, got {learning_rate!r}")
-        check_positive("learning_rate", self.get_lr())
         self.moments = self.make_slot("moments", initial)
         self.linear = self.make_slot("linear")
-        self.build_plan("ftrl" if self.lr_power == -0.5 else "ftrl_power", self.moments, self.linear)
+        self.build_plan(self.kernel_rule({"lr_power": self.lr_power}), self.moments, self.linear)
+
+    def check_rates(self, rates):
+        """Raise ValueError unless there is one fixed rate > 0 for all parameters."""
+        first = rates[0]
+        if self.is_group_lr or is_dynamic(first) or any(rate is not first for rate in rates):
+            raise ValueError(f"learning_rate must be one number for all steps and groups, got {first!r}")
+        check_positive("learning_rate", first.data.item())
+
+    def kernel_rule(self, values):
+        """Return the rule; see `Optimizer.kernel_rule`."""
+        return "ftrl" if values["lr_power"] == -0.5 else "ftrl_power"
 
     def decay_filter(self, name):
         """Return True: without groups, all parameters are decayed."""

@@ -58,10 +58,11 @@ class Lamb(Optimizer):
     array([2.6464, 3.6464], dtype=float32)
     """
 
+    _settings = {"beta1": check_fraction, "beta2": check_fraction, "eps": check_positive}
+    _epsilons = ("eps",)
+
     def __init__(self, params, learning_rate, beta1=0.9, beta2=0.999, eps=1e-6, weight_decay=0.0):
-        self.beta1 = check_fraction("beta1", beta1)
-        self.beta2 = check_fraction("beta2", beta2)
-        self.eps = check_positive("eps", eps)
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
         super().__init__(learning_rate, params, weight_decay)
         self.moments1 = self.make_slot("lamb_m")
         self.moments2 = self.make_slot("lamb_v")

@@ -1,11 +1,14 @@
 """LARS."""
 
+from functools import wraps
+
+import numpy as np
+
 from ..checks import check_finite, check_flag
-from ..gradients import norm_of
-from ..kernels.driver import Plan
+from ..gradients import global_norm, norm_of
+from ..kernels.driver import ADAPTATION_NUMBERS
 from ..kernels.gradient import transform
 from .base import Optimizer
-from .rates import read_decay
 
 __all__ = ["LARS"]
 
@@ -15,7 +18,7 @@ def default_filter(parameter):
     return "LayerNorm" not in parameter.name and "bias" not in parameter.name
 
 
-def _forwarded(name):
+def forwarded_property(name):
     """Return a property that is the one of this name of the wrapped optimizer."""
 
     def read(self):
@@ -25,6 +28,16 @@ def _forwarded(name):
         setattr(self.optimizer, name, value)
 
     return property(read, write, doc=f"`{name}` of the wrapped optimizer; see `Optimizer`.")
+
+
+def forwarded_method(method):
+    """Return a method that is the one of this name of the wrapped optimizer."""
+
+    @wraps(method)
+    def call(self, *args, **kwargs):
+        return getattr(self.optimizer, method.__name__)(*args, **kwargs)
+
+    return call
 
 
 class LARS(Optimizer):
@@ -86,22 +99,26 @@ class LARS(Optimizer):
     array([3. , 3.5], dtype=float32)
     """
 
+    _settings = {"epsilon": check_finite, "coefficient": check_finite, "use_clip": check_flag}
+
     def __init__(self, optimizer, epsilon=1e-5, coefficient=1e-3, use_clip=False, lars_filter=default_filter):
         if not isinstance(optimizer, Optimizer) or isinstance(optimizer, LARS):
             raise TypeError(f"optimizer must be an Optimizer other than LARS, got {type(optimizer).__name__}")
-        self.epsilon = check_finite("epsilon", epsilon)
-        self.coefficient = check_finite("coefficient", coefficient)
-        self.use_clip = check_flag("use_clip", use_clip)
-        if use_clip and optimizer.dynamic_lr and optimizer.is_group_lr:
-            raise ValueError("use_clip must be False with rates that are dynamic and per group, got True")
+        self.epsilon, self.coefficient, self.use_clip = epsilon, coefficient, use_clip
+        self.optimizer = optimizer
+        self.check_settings({name: getattr(self, name) for name in self._settings})
         if not callable(lars_filter):
             raise TypeError(f"lars_filter must be callable, got {lars_filter!r}")
         self.lars_flag = tuple(bool(lars_filter(p)) for p in optimizer.parameters)
-        self.optimizer = optimizer
-        self._names = [p.name for p in optimizer.parameters]
-        self._arrays = [p.data for p in optimizer.parameters]
-        self._reader = Plan(None, self._names, self._arrays, [], [False] * len(self._arrays))
-        self._taken_decay = optimizer.give_up_decay_and_scale()
+        self._is_fused = False
+        optimizer._give_to_wrapper()
+        self._fixed = frozenset(["optimizer", "lars_flag"])
+        self._sealed = True
+
+    def check_settings(self, values):
+        """Check that settings go together; see `Optimizer.check_settings`."""
+        if values["use_clip"] and self.optimizer.dynamic_lr and self.optimizer.is_group_lr:
+            raise ValueError("use_clip must be False with rates that are dynamic and per group, got True")
 
     def __getattr__(self, name):
         # what is not of LARS is of the wrapped optimizer
@@ -109,52 +126,68 @@ class LARS(Optimizer):
             raise AttributeError(name)
         return getattr(self.optimizer, name)
 
-    global_step = _forwarded("global_step")
-    max_grad_norm = _forwarded("max_grad_norm")
-    stochastic_rounding = _forwarded("stochastic_rounding")
-    rounding_seed = _forwarded("rounding_seed")
-    unique = _forwarded("unique")
-    use_lazy = _forwarded("use_lazy")
+    def __dir__(self):
+        return sorted({*super().__dir__(), *dir(self.optimizer)})
 
-    def get_lr(self):
-        """Return the rate of the wrapped optimizer; see `Optimizer.get_lr`."""
-        return self.optimizer.get_lr()
+    def __setattr__(self, name, value):
+        is_own = name.startswith("_") or name in self._settings or name in self._fixed or not self._sealed
+        if not is_own and not hasattr(type(self), name) and hasattr(self.optimizer, name):
+            setattr(self.optimizer, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _change(self, new):
+        with self.optimizer._turn:
+            self.check_settings({name: getattr(self, name) for name in self._settings} | new)
+            self._store(new, None)
 
     def __call__(self, gradients):
         """Do one step of the wrapped optimizer; see `Optimizer.__call__`."""
-        optimizer, plan = self.optimizer, self.optimizer._plan
-        # no other thread takes a step of this LARS meanwhile
-        if plan is None or plan.decoupled or type(optimizer).construct is not Optimizer.construct:
-            with self._reader.hold(gradients):
-                return optimizer(self._adapted(gradients))
-        with plan.hold(gradients):
-            try:
-                plan.clip = self._clip(plan, gradients)
-                plan.decay[:], plan.scale[:] = self._fill(plan.adaptation_numbers, plan.clip)
-                plan.adapt("lars")
-                return optimizer(gradients)
-            finally:
-                plan.adapt(None)
-                plan.clip, plan.decay[:], plan.scale[:] = 1.0, 0.0, 1.0
+        return self.optimizer._step_for(self, gradients)
+
+    def before_step(self, gradients):
+        """Return the gradients for the step: those that came, if the wrapped optimizer's plan can adapt them."""
+        plan = self.optimizer._plan
+        own = type(self.optimizer).construct is not Optimizer.construct
+        self._is_fused = not (plan is None or plan.decoupled or own)
+        return gradients if self._is_fused else self._adapted(gradients)
+
+    def prepare(self, plan):
+        """Tell the plan, which has opened the gradients, to adapt them in this step."""
+        if self._is_fused:
+            plan.adapt("lars")
+            if self.max_grad_norm is not None:
+                plan.clip = self.optimizer.clip_factor(norm_of(plan.measure_opened("gradient_norm")))
+            plan.decay[:], plan.scale[:] = self._fill(plan.adaptation_numbers, plan.clip)
 
     def _adapted(self, gradients):
         """Return new gradients, for an optimizer that does not do all of this in its step."""
-        clip = self._clip(self._reader, gradients)
-        numbers = self._reader.adaptation_numbers
+        optimizer = self.optimizer
+        gradients = optimizer._without_frozen(gradients)
+        clip = 1.0
+        if self.max_grad_norm is not None:
+            clip = optimizer.clip_factor(global_norm(gradients))
+        numbers = np.zeros((optimizer.param_length, ADAPTATION_NUMBERS))
         decay, scale = self._fill(numbers, clip)
-        return transform(self._names, self._arrays, gradients, decay, None, scale, clip, numbers)
-
-    def _clip(self, plan, gradients):
-        if self.max_grad_norm is None:
-            return 1.0
-        return self.optimizer.clip_factor(norm_of(plan.measure("gradient_norm", gradients)))
+        names, arrays = zip(*((p.name, p.data) for p in optimizer.parameters), strict=True)
+        return transform(names, arrays, gradients, decay, None, scale, clip, numbers)
 
     def _fill(self, numbers, clip):
-        """Write what the kernel makes the ratio of; return the decay times loss scale, and the scale without it."""
-        unscale = self.optimizer.reciprocal_scale
+        """Fill the `LarsNumbers` of each parameter; return (decay * loss_scale, 1 / loss_scale) for the step."""
+        optimizer = self.optimizer
+        unscale = optimizer.reciprocal_scale
         numbers[:, :4] = self.coefficient, self.epsilon, clip * unscale, self.use_clip
-        numbers[:, 4] = self.optimizer.get_lr() if self.use_clip else 0.0
-        numbers[:, 5] = [read_decay(d, self.global_step) for d in self._taken_decay]
+        numbers[:, 4] = optimizer.get_lr() if self.use_clip else 0.0
+        numbers[:, 5] = optimizer._current_decay(1.0)
         numbers[:, 6] = self.lars_flag
         # what does not pass the filter is only unscaled
         return numbers[:, 5] * numbers[:, 6] / unscale, unscale
+
+
+# Whatever else an optimizer has is that of the wrapped one.
+for _name, _member in vars(Optimizer).items():
+    if not _name.startswith("_") and _name not in vars(LARS):
+        if isinstance(_member, property):
+            setattr(LARS, _name, forwarded_property(_name))
+        elif callable(_member):
+            setattr(LARS, _name, forwarded_method(_member))

@@ -1,5 +1,7 @@
 """Momentum."""
 
+from functools import partial
+
 from ..checks import check_at_least, check_flag
 from .base import Optimizer
 
@@ -45,6 +47,8 @@ class Momentum(Optimizer):
     array([-0.25,  0.75], dtype=float32)
     """
 
+    _settings = {"momentum": partial(check_at_least, least=0), "use_nesterov": check_flag}
+
     def __init__(
         self,
         params,
@@ -54,11 +58,14 @@ class Momentum(Optimizer):
         loss_scale=1.0,
         use_nesterov=False,
     ):
-        self.momentum = check_at_least("momentum", momentum, 0)
-        self.use_nesterov = check_flag("use_nesterov", use_nesterov)
+        self.momentum, self.use_nesterov = momentum, use_nesterov
         super().__init__(learning_rate, params, weight_decay, loss_scale)
         self.moments = self.make_slot("moments")
-        self.build_plan("momentum_nesterov" if use_nesterov else "momentum", self.moments)
+        self.build_plan(self.kernel_rule({"use_nesterov": use_nesterov}), self.moments)
+
+    def kernel_rule(self, values):
+        """Return the rule; see `Optimizer.kernel_rule`."""
+        return "momentum_nesterov" if values["use_nesterov"] else "momentum"
 
     def hyper(self, lr):
         """Return rate and momentum."""

@@ -1,5 +1,7 @@
 """Proximal Adagrad."""
 
+from functools import partial
+
 from ..checks import check_at_least, check_flag
 from .base import Optimizer
 
@@ -54,6 +56,7 @@ class ProximalAdagrad(Optimizer):
     """
 
     _lazy = _use_lazy = True
+    _settings = {"l1": partial(check_at_least, least=0), "l2": partial(check_at_least, least=0)}
 
     def __init__(
         self,
@@ -67,8 +70,7 @@ class ProximalAdagrad(Optimizer):
         weight_decay=0.0,
     ):
         initial = check_at_least("accum", accum, 0)
-        self.l1 = check_at_least("l1", l1, 0)
-        self.l2 = check_at_least("l2", l2, 0)
+        self.l1, self.l2 = l1, l2
         self.use_locking = check_flag("use_locking", use_locking)
         super().__init__(learning_rate, params, weight_decay, loss_scale)
         self.accum = self.make_slot("accum", initial)

@@ -1,5 +1,7 @@
 """RMSProp."""
 
+from functools import partial
+
 from ..checks import check_at_least, check_flag, check_positive
 from .base import Optimizer
 
@@ -66,6 +68,13 @@ class RMSProp(Optimizer):
     array([1. , 2.5], dtype=float32)
     """
 
+    _settings = {
+        "decay": partial(check_at_least, least=0),
+        "momentum": partial(check_at_least, least=0),
+        "epsilon": check_positive,
+    }
+    _epsilons = ("epsilon",)
+
     def __init__(
         self,
         params,
@@ -78,9 +87,7 @@ class RMSProp(Optimizer):
         loss_scale=1.0,
         weight_decay=0.0,
     ):
-        self.decay = check_at_least("decay", decay, 0)
-        self.momentum = check_at_least("momentum", momentum, 0)
-        self.epsilon = check_positive("epsilon", epsilon)
+        self.decay, self.momentum, self.epsilon = decay, momentum, epsilon
         self.use_locking = check_flag("use_locking", use_locking)
         self.centered = check_flag("centered", centered)
         super().__init__(learning_rate, params, weight_decay, loss_scale)

@@ -6,6 +6,32 @@ from .first_step import FirstStepOptimizer
 __all__ = ["Rprop"]
 
 
+def check_pair(name, value):
+    """Return a tuple of two finite numbers as floats."""
+    if not isinstance(value, tuple):
+        raise TypeError(f"{name} must be a tuple of two numbers, got {value!r}")
+    if len(value) != 2:
+        raise ValueError(f"{name} must have two numbers, got {value}")
+    return tuple(check_finite(f"{name}[{i}]", number) for i, number in enumerate(value))
+
+
+def check_etas(name, value):
+    """Return the factors of step sizes, one in (0, 1) and one above 1."""
+    minus, plus = check_pair(name, value)
+    check_fraction(f"{name}[0]", minus)
+    if not plus > 1:
+        raise ValueError(f"{name}[1] must be > 1, got {plus}")
+    return minus, plus
+
+
+def check_step_sizes(name, value):
+    """Return the least and the largest step size."""
+    least, most = check_pair(name, value)
+    if not least <= most:
+        raise ValueError(f"{name} must be in ascending order, got {value}")
+    return least, most
+
+
 class Rprop(FirstStepOptimizer):
     r"""Resilient backpropagation: only the signs of gradients count, and each element has its own step size.
 
@@ -60,15 +86,10 @@ class Rprop(FirstStepOptimizer):
     """
 
     _lazy = False
+    _settings = {"etas": check_etas, "step_sizes": check_step_sizes}
 
     def __init__(self, params, learning_rate=0.1, etas=(0.5, 1.2), step_sizes=(1e-6, 50.0), weight_decay=0.0):
-        minus, plus = check_pair("etas", etas)
-        check_fraction("etas[0]", minus)
-        if not plus > 1:
-            raise ValueError(f"etas[1] must be > 1, got {plus}")
-        self.etas, self.step_sizes = (minus, plus), check_pair("step_sizes", step_sizes)
-        if not self.step_sizes[0] <= self.step_sizes[1]:
-            raise ValueError(f"step_sizes must be in ascending order, got {step_sizes}")
+        self.etas, self.step_sizes = etas, step_sizes
         super().__init__(learning_rate, params, weight_decay)
         self.prev = self.make_slot("prev")
         self.step_size = self.make_slot("step_size")
@@ -78,12 +99,3 @@ class Rprop(FirstStepOptimizer):
         """Return two tuples per rate: for all steps of a parameter but the first, and for the first."""
         rates = self._current_rates()
         return [(lr, *self.etas, *self.step_sizes, first) for lr in rates for first in (0.0, 1.0)]
-
-
-def check_pair(name, value):
-    """Return a tuple of two finite numbers as floats."""
-    if not isinstance(value, tuple):
-        raise TypeError(f"{name} must be a tuple of two numbers, got {value!r}")
-    if len(value) != 2:
-        raise ValueError(f"{name} must have two numbers, got {value}")
-    return tuple(check_finite(f"{name}[{i}]", number) for i, number in enumerate(value))

@@ -1,5 +1,7 @@
 """Stochastic gradient descent."""
 
+from functools import partial
+
 import numpy as np
 
 from ..checks import check_at_least, check_flag
@@ -24,7 +26,8 @@ class SGD(FirstStepOptimizer):
     params, learning_rate, weight_decay, loss_scale
         See `Optimizer`. The rate is 0.1 by default.
     momentum : number, default 0.0
-        u >= 0.
+        u >= 0. It can be changed between steps, from and to 0 as well: accum stands still while it is 0, and the first
+        step of a parameter with momentum begins it.
     dampening : number, default 0.0
         d >= 0, used only with momentum.
     nesterov : bool, default False
@@ -55,6 +58,12 @@ class SGD(FirstStepOptimizer):
     array([0.5, 1.5], dtype=float32)
     """
 
+    _settings = {
+        "momentum": partial(check_at_least, least=0),
+        "dampening": partial(check_at_least, least=0),
+        "nesterov": check_flag,
+    }
+
     def __init__(
         self,
         params,
@@ -65,22 +74,32 @@ class SGD(FirstStepOptimizer):
         nesterov=False,
         loss_scale=1.0,
     ):
-        self.momentum = check_at_least("momentum", momentum, 0)
-        self.dampening = check_at_least("dampening", dampening, 0)
-        self.nesterov = check_flag("nesterov", nesterov)
-        if nesterov and not (self.momentum > 0 and self.dampening == 0):
+        self.momentum, self.dampening, self.nesterov = momentum, dampening, nesterov
+        super().__init__(learning_rate, params, weight_decay, loss_scale)
+        self.accum = self.make_slot("accum")
+        self.stat = self._views_of_flags()
+        self.build_plan_with_first_step("sgd_momentum", self.accum)
+        self._plan.use_rule(self.kernel_rule({"momentum": self.momentum, "nesterov": nesterov}))
+
+    def check_settings(self, values):
+        """Check that settings go together; see `Optimizer.check_settings`."""
+        super().check_settings(values)
+        momentum, dampening = values["momentum"], values["dampening"]
+        if values["nesterov"] and not (momentum > 0 and dampening == 0):
             raise ValueError(
                 "nesterov must come with momentum > 0 and dampening == 0, "
                 f"got momentum={momentum} and dampening={dampening}"
             )
-        super().__init__(learning_rate, params, weight_decay, loss_scale)
-        self.accum = self.make_slot("accum")
-        self.stat = self._views_of_flags()
-        if self.momentum == 0:
-            self._lazy = self._use_lazy = True
-            self.build_plan("sgd")
-        else:
-            self.build_plan_with_first_step("sgd_nesterov" if nesterov else "sgd_momentum", self.accum)
+
+    def kernel_rule(self, values):
+        """Return the rule; see `Optimizer.kernel_rule`."""
+        if values["momentum"] == 0:
+            return "sgd"
+        return "sgd_nesterov" if values["nesterov"] else "sgd_momentum"
+
+    @property
+    def _lazy(self):
+        return True if self.momentum == 0 else None
 
     def _views_of_flags(self):
         """Show each flag in the shape of its parameter without spending the memory."""
@@ -92,7 +111,7 @@ class SGD(FirstStepOptimizer):
     def hypers(self):
         """Return two tuples per rate: for all steps of a parameter but the first, and for the first."""
         rates = self._current_rates()
-        if self.rule == "sgd":
+        if self.momentum == 0:
             return [(lr,) for lr in rates]
         u = self.momentum
         steady, first = (u, u, 1.0 - self.dampening), (u, 0.0, 1.0)

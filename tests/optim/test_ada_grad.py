@@ -20,7 +20,7 @@ def gradient(*values):
 
 def test_signature():
     assert str(inspect.signature(Adagrad)) == (
-        "(params, accum=0.1, learning_rate=0.001, update_slots=True, loss_scale=1.0, weight_decay=0.0)"
+        "(params, accum=0.1, learning_rate=0.001, update_slots=True, loss_scale=1.0, weight_decay=0.0, eps=1e-08)"
     )
 
 

@@ -3,7 +3,7 @@ import threading
 import numpy as np
 import pytest
 
-from optimcore import LARS, SGD, Adam, AdamWeightDecay, Momentum, Optimizer, Parameter, WarmUpLR
+from optimcore import LARS, SGD, Adam, AdamWeightDecay, Momentum, Optimizer, Parameter, RowTensor, WarmUpLR
 
 
 def make_parameter(values=(3.0, 4.0), name="w"):
@@ -148,5 +148,47 @@ def test_another_thread_is_refused_while_one_is_inside(cls):
 
     momentum = dict(momentum=0.9) if cls is Momentum else {}
     opt = LARS(cls([make_parameter()], learning_rate=0.1, weight_decay=read, **momentum))
+    opt.wait = False
     opt((np.ones(2),))
     assert errors and all("another thread is inside" in error for error in errors)
+
+
+def test_flush_reaches_the_wrapped_optimizer():
+    """Rows that the wrapped optimizer owes from before are brought up to date."""
+    table, twin = np.ones((4, 2)), np.ones((4, 2))
+    inner, plain = (Momentum([Parameter(t, "t")], learning_rate=0.1, momentum=0.9) for t in (table, twin))
+    inner.use_lazy = "catch_up"
+    rows = [RowTensor([i], np.ones((1, 2)), (4, 2)) for i in (0, 1, 2)]
+    for gradient in rows:
+        inner((gradient,))
+        plain((gradient,))
+    assert not np.allclose(table, twin)
+    LARS(inner).flush()
+    np.testing.assert_allclose(table, twin)
+
+
+def test_settings_of_the_wrapped_optimizer_can_be_set_from_outside():
+    w = np.array([3.0, 4.0])
+    opt = LARS(Momentum([Parameter(w, "w")], learning_rate=0.1, momentum=0.9), epsilon=0.0, coefficient=0.1)
+    opt.momentum, opt.learning_rate, opt.weight_decay, opt.loss_scale, opt.use_clip = 0.5, 1.0, 0.5, 4.0, False
+    inner = opt.optimizer
+    assert (inner.momentum, inner.get_lr(), inner.weight_decay, inner.loss_scale) == (0.5, 1.0, 0.5, 4.0)
+    opt((np.array([0.0, 8.0]),))
+    g = np.array([0.0, 2.0]) + 0.5 * np.array([3.0, 4.0])
+    np.testing.assert_allclose(w, [3.0, 4.0] - 0.1 * 5 / (2 + 0.5 * 5) * g)
+    with pytest.raises(ValueError, match="momentum must be >= 0, got -1"):
+        opt.momentum = -1
+    with pytest.raises(AttributeError, match="LARS has no attribute 'momentun': did you mean 'momentum'"):
+        opt.momentun = 0.5
+    with pytest.raises(AttributeError, match="lars_flag of LARS cannot be assigned"):
+        opt.lars_flag = (True,)
+
+
+def test_wrapped_optimizer_steps_by_itself_without_what_it_gave_away():
+    w = np.array([3.0, 4.0])
+    inner = SGD([Parameter(w, "w")], learning_rate=1.0, weight_decay=0.5, loss_scale=4.0)
+    opt = LARS(inner, epsilon=0.0, coefficient=0.1)
+    opt((np.array([0.0, 8.0]),))
+    moved = w.copy()
+    inner((np.ones(2),))
+    np.testing.assert_array_equal(w, moved - 1)

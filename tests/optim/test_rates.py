@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from optimcore import SGD, LearningRateSchedule, Momentum, Optimizer, Parameter, WarmUpLR
+from optimcore import SGD, ExponentialDecayLR, LearningRateSchedule, Momentum, Optimizer, Parameter, WarmUpLR
 
 
 def make(learning_rate, **kwargs):
@@ -215,12 +215,71 @@ def test_fixed_rate_of_a_group_is_changed_in_place():
     assert opt.get_lr() == (0.25, 0.25)
 
 
-@pytest.mark.parametrize("value", [0.5, [0.5], None])
-def test_assigning_a_rate_is_refused(value):
+@pytest.mark.parametrize(
+    ("value", "rates"),
+    [
+        (0.25, [0.25, 0.25]),
+        (np.float32(0.25), [0.25, 0.25]),
+        (np.array(0.25), [0.25, 0.25]),
+        ([0.5, 0.25], [0.5, 0.25]),
+        (np.array([0.5, 0.25]), [0.5, 0.25]),
+        ((0.5, 0.25), [0.5, 0.25]),
+        (WarmUpLR(1.0, 4), [0.0, 0.25]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("before", [0.1, [0.1, 0.1, 0.1], ExponentialDecayLR(0.1, 0.9, 4)], ids=type)
+def test_rate_can_be_assigned_in_every_form(before, value, rates):
+    opt = SGD([Parameter(np.zeros(1), "w")], before)
+    opt.learning_rate = value
+    assert opt.get_lr() == rates[0] and opt.dynamic_lr is (rates[0] != rates[1])
+    assert opt.get_lr_parameter(opt.parameters[0]) is opt.learning_rate
+    opt((np.ones(1),))
+    opt((np.ones(1),))
+    assert opt.parameters[0].data[0] == -sum(rates)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (None, TypeError, "learning_rate must be a number, a list of numbers"),
+        ("0.1", TypeError, "learning_rate must be a number, a list of numbers"),
+        (-0.1, ValueError, "learning_rate must be >= 0"),
+        ([], ValueError, "learning_rate must not be empty"),
+        ([0.1, np.nan], ValueError, "must be finite"),
+        (np.ones((1, 1)), ValueError, "learning_rate must have 0 or 1 dimensions"),
+    ],
+)
+def test_rate_that_is_assigned_is_checked(value, error, message):
     opt = make(0.1)
-    with pytest.raises(TypeError, match=r"learning_rate must be changed in place, by opt\.learning_rate\.set_data"):
+    rate = opt.learning_rate
+    with pytest.raises(error, match=message):
         opt.learning_rate = value
-    assert opt.get_lr() == 0.1
+    assert opt.learning_rate is rate and opt.get_lr() == 0.1
+
+
+def test_rate_of_groups_with_their_own_stays():
+    a, b = Parameter([1.0], "a"), Parameter([1.0], "b")
+    opt = SGD([{"params": [a]}, {"params": [b], "lr": 0.5}], 0.1)
+    opt.learning_rate = 0.25
+    assert opt.get_lr() == opt.rates() == (0.25, 0.5)
+    opt((np.ones(1, np.float32), np.ones(1, np.float32)))
+    assert (a[0], b[0]) == (0.75, 0.5)
+    opt.learning_rate = [0.125, 0.125, 0.125]
+    assert opt.get_lr() == (0.125, 0.5)
+    own = SGD([{"params": [a], "lr": 0.5}], 0.1)
+    with pytest.raises(ValueError, match="all groups have one of their own"):
+        own.learning_rate = 0.25
+    listed = SGD([{"params": [a]}, {"params": [b], "lr": [0.5, 0.5]}], 0.1)
+    with pytest.raises(ValueError, match="same length"):
+        listed.learning_rate = [0.1]
+
+
+def test_rates_are_one_float_per_parameter():
+    parameters = [Parameter([1.0], name) for name in "abc"]
+    assert Optimizer(0.5, parameters).rates() == (0.5, 0.5, 0.5)
+    groups = [{"params": parameters[:2]}, {"params": parameters[2:], "lr": WarmUpLR(0.1, 4)}]
+    assert Optimizer(0.5, groups).rates() == (0.5, 0.5, 0.0)
 
 
 def test_get_lr_is_pure():
