@@ -8,15 +8,12 @@ import pytest
 
 import optimcore
 from optimcore import runtime
-from optimcore.kernels import crew
 from optimcore.kernels import isa as builds
 
 # a step in two threads, and how many of them were ever used
 THREADED_STEP = """
 import numpy as np, optimcore
-from optimcore import runtime
 from optimcore.kernels import crew
-from optimcore.kernels import isa as builds
 
 optimcore.set_thread_threshold(0)
 optimcore.set_num_threads(2)
@@ -119,7 +116,7 @@ def test_show_config(capsys):
     assert "-ffast-math" not in printed["flags"] and "-march=native" not in printed["flags"]
 
 
-def test_helpers_of_the_pool_take_part(restore_runtime):
+def test_helpers_take_part(restore_runtime):
     code = THREADED_STEP + "step(); print(crew.count_helpers(), w.asnumpy().max())"
     assert run(code).stdout == "1 0.5\n"
 
@@ -151,25 +148,105 @@ def test_step_while_the_interpreter_shuts_down():
     assert (result.stdout, result.stderr) == ("0.5\n", "")
 
 
-def test_interrupted_call_for_helpers_finishes_the_step(monkeypatch, restore_runtime):
-    # Ctrl-C may arrive while helpers are at work: the memory must not go before they are done
-    def interrupt(pool, serve):
-        submit(pool, serve)
-        raise KeyboardInterrupt
+def test_asking_for_helpers_runs_no_python():
+    # a signal handler runs where Python code does: with parameters moved and the step not counted
+    code = (
+        THREADED_STEP
+        + """
+import sys
+g = np.ones(200_000, np.float32),
+calls = {}
+for threads in (1, 2):
+    optimcore.set_num_threads(threads)
+    opt, calls[threads] = optimcore.SGD([w], learning_rate=0.5), []
+    sys.setprofile(lambda frame, event, _: calls[threads].append((event, frame.f_code.co_name)))
+    opt(g)
+    sys.setprofile(None)
+print(crew.count_helpers(), calls[1] == calls[2], len(calls[2]) > 0)
+"""
+    )
+    assert run(code).stdout == "1 True True\n"
 
-    submit = ThreadPoolExecutor.submit
-    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupt)
-    optimcore.set_thread_threshold(0)
-    optimcore.set_num_threads(2 + crew.count_helpers())
-    w = optimcore.Parameter(np.ones(200_000, np.float32), name="w")
-    opt = optimcore.SGD([w], learning_rate=0.5)
-    gradient = np.ones(200_000, np.float32)
-    with pytest.raises(KeyboardInterrupt):
-        opt((gradient,))
-    assert (w.asnumpy() == 0.5).all()
-    monkeypatch.undo()
-    opt((gradient,))
-    assert (w.asnumpy() == 0.0).all()
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_step_without_memory_for_helpers_is_done_alone():
+    pytest.importorskip("_testcapi", reason="CPython's tests are not installed")
+    # no memory from the k-th allocation on: nothing was done (0), all of it alone (2), or with a helper (3)
+    code = (
+        THREADED_STEP
+        + """
+import _testcapi, os
+g, outcomes = (np.ones(200_000, np.float32),), []
+for k in range(60):
+    if os.fork() == 0:
+        _testcapi.set_nomemory(k)
+        try:
+            opt(g)
+        except MemoryError:
+            pass
+        _testcapi.remove_mem_hooks()
+        is_whole = (w.asnumpy() == 1 - 0.5 * opt.global_step).all()
+        os._exit(2 * opt.global_step + crew.count_helpers() if is_whole else 9)
+    outcomes.append(os.waitstatus_to_exitcode(os.wait()[1]))
+print(outcomes == sorted(outcomes), set(outcomes))
+"""
+    )
+    assert run(code).stdout == "True {0, 2, 3}\n"
+
+
+NO_THREADS = (
+    THREADED_STEP
+    + """
+import sys, threading, time
+g = np.ones(200_000, np.float32),
+usual = threading.stack_size(1 << 47)       # no address space has room for it
+opt(g)
+assert not crew.count_helpers()
+"""
+)
+
+
+def test_nothing_grows_where_no_thread_can_be_had():
+    code = (
+        NO_THREADS
+        + """
+blocks = sys.getallocatedblocks()
+for _ in range(300): opt(g)
+print(crew.count_helpers(), sys.getallocatedblocks() - blocks < 100, w.asnumpy().min(), w.asnumpy().max())
+"""
+    )
+    assert run(code).stdout == "0 True -149.5 -149.5\n"
+
+
+def test_helpers_come_back_when_threads_can_be_had_again():
+    code = (
+        NO_THREADS
+        + """
+threading.stack_size(usual)
+end = time.monotonic() + 30
+while not crew.count_helpers() and time.monotonic() < end: opt(g)
+print(crew.count_helpers())
+"""
+    )
+    assert run(code).stdout == "1\n"
+
+
+def test_daemon_threads_that_step_at_the_end_of_the_process():
+    code = (
+        THREADED_STEP
+        + """
+import threading
+def train():
+    started.release()
+    while True: step()
+started = threading.Semaphore(0)
+threading.Thread(target=train, daemon=True).start()
+started.acquire()
+for _ in range(20): optimcore.SGD([optimcore.Parameter(w.asnumpy().copy())], 1.0)((np.ones(200_000, np.float32),))
+"""
+    )
+    result = run(code)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_helpers_go_when_nobody_calls(restore_runtime):

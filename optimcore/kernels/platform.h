@@ -26,11 +26,13 @@ static inline unsigned long microseconds(void) {
 }
 #endif
 
-/* sequentially consistent; fetch_add and exchange return the value before */
+/* sequentially consistent, but for the relaxed ones; fetch_add and exchange return the value before */
 #ifdef _MSC_VER
 #include <intrin.h>
 static inline long fetch_add(long *counter, long amount) { return _InterlockedExchangeAdd(counter, amount); }
 static inline long exchange(long *flag, long value) { return _InterlockedExchange(flag, value); }
+static inline long load_relaxed(long *number) { return *(volatile long *)number; }
+static inline void store_relaxed(long *number, long value) { *(volatile long *)number = value; }
 static inline int replace_pointer(void **pointer, void *expected, void *value) {
     return _InterlockedCompareExchangePointer(pointer, value, expected) == expected;
 }
@@ -38,6 +40,8 @@ static inline void *load_pointer(void **pointer) { return _InterlockedCompareExc
 #else
 static inline long fetch_add(long *counter, long amount) { return __atomic_fetch_add(counter, amount, __ATOMIC_SEQ_CST); }
 static inline long exchange(long *flag, long value) { return __atomic_exchange_n(flag, value, __ATOMIC_SEQ_CST); }
+static inline long load_relaxed(long *number) { return __atomic_load_n(number, __ATOMIC_RELAXED); }
+static inline void store_relaxed(long *number, long value) { __atomic_store_n(number, value, __ATOMIC_RELAXED); }
 static inline int replace_pointer(void **pointer, void *expected, void *value) {
     return __atomic_compare_exchange_n(pointer, &expected, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }

@@ -4,7 +4,7 @@ import threading
 import warnings
 import weakref
 from array import array
-from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 
 import ml_dtypes
 import numpy as np
@@ -122,25 +122,31 @@ def test_parameters_that_are_adapted_together_are_what_they_are_alone(adapted, t
         assert p.asnumpy().tobytes() == other.asnumpy().tobytes()
 
 
-def test_interrupted_adaptation_finishes_the_step(adapted, monkeypatch, restore_runtime):
-    def start():
-        optimcore.set_num_threads(1)
-        parameters = [optimcore.Parameter(np.ones(shape, np.float32), f"w{i}") for i, shape in enumerate(SIZES)]
-        return parameters, adapted(parameters)
-
-    def interrupt(pool, serve):
-        raise KeyboardInterrupt
-
-    gradients = [np.full(shape, 0.5, np.float32) for shape in SIZES]
-    (expected, optimizer), (parameters, interrupted) = start(), start()
-    optimizer(gradients)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_adaptation_is_whole_where_no_thread_can_be_had(adapted, restore_runtime):
     optimcore.set_thread_threshold(0)
-    optimcore.set_num_threads(2 + crew.count_helpers())
-    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        interrupted(gradients)
-    for p, other in zip(parameters, expected, strict=True):
-        assert p.asnumpy().tobytes() == other.asnumpy().tobytes()
+
+    def step_in_a_child(threads, stack):
+        """Return the state after a step in a new process, and how many helpers it had."""
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            optimcore.set_num_threads(threads)
+            threading.stack_size(stack)
+            parameters = [optimcore.Parameter(np.ones(shape, np.float32), f"w{i}") for i, shape in enumerate(SIZES)]
+            adapted(parameters)([np.full(shape, 0.5, np.float32) for shape in SIZES])
+            digest = sha256(b"".join(p.asnumpy().tobytes() for p in parameters)).hexdigest()
+            os.write(writer, f"{digest} {crew.count_helpers()}".encode())
+            os._exit(0)
+        os.close(writer)
+        with open(reader, encoding="ascii") as pipe:
+            answer = pipe.read()
+        assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+        return answer.split()
+
+    digest, helpers = step_in_a_child(threads=1, stack=0)
+    assert helpers == "0"
+    assert step_in_a_child(threads=3, stack=0)[0] == digest
+    assert step_in_a_child(threads=3, stack=1 << 47) == [digest, "0"]
 
 
 @pytest.mark.parametrize(
