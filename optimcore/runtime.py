@@ -1,7 +1,8 @@
 """Threads and configuration of the running library, and where it is.
 
 The number of threads changes how long a step takes, never its result. There is no OpenMP: helper threads are started
-when a step is first large enough, end when no step needs them for 5 ms, and are started anew after a fork. Where no thread can be had, the calling thread does the step alone.
+when a step is first large enough, end when no step needs them for 5 ms, and are started anew after a fork. They run in
+the floating-point mode of the calling thread. Where no thread can be had, the calling thread does the step alone.
 """
 
 import os

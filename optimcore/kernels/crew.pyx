@@ -8,6 +8,8 @@ or its memory cannot be had, the caller does the work with fewer helpers, or alo
 To start a thread costs tens of microseconds, as long as a small step takes. So a helper that has done its part stays
 for a while. First it looks out for the next call, for about as long as it would take to wake it. Then it sleeps, and a
 call rings its bell. If none comes, the thread ends.
+
+The blocks of a call run in the floating-point mode of the caller (rounding, subnormal numbers) in every thread.
 """
 import os
 
@@ -25,6 +27,8 @@ cdef extern from "platform.h":
     void store_relaxed(long* number, long value) noexcept nogil
     void* load_pointer(void** pointer) noexcept nogil
     bint replace_pointer(void** pointer, void* expected, void* value) noexcept nogil
+    unsigned long float_mode() noexcept nogil
+    void set_float_mode(unsigned long mode) noexcept nogil
 
 cdef extern from "pythread.h":
     ctypedef void* PyThread_type_lock
@@ -93,6 +97,7 @@ cdef struct Call:
     long entered            # helpers that have begun, and
     long finished           # that are done
     long stopped            # no more blocks are needed
+    unsigned long mode      # of the caller's floating-point arithmetic
     Span[<int>MAX_THREADS] spans
 
 
@@ -100,6 +105,7 @@ cdef void prepare(Call* call, block_f run, const void* work, long n_blocks, long
     cdef long s
     memset(call, 0, sizeof(Call))
     call.run, call.work, call.n_spans, call.cpu = run, work, threads, current_cpu()
+    call.mode = float_mode()
     for s in range(threads):
         call.spans[s].next_block, call.spans[s].stop = n_blocks * s // threads, n_blocks * (s + 1) // threads
 
@@ -209,6 +215,8 @@ cdef void serve_calls(void* place) noexcept nogil:
     while True:
         call = <Call*>load_pointer(&helper.call)
         if call != NULL and replace_pointer(&helper.call, call, &busy):
+            if float_mode() != call.mode:
+                set_float_mode(call.mode)
             take_blocks(call, 1 + fetch_add(&call.entered, 1))
             cpu = fetch_add(&call.cpu, 0)
             fetch_add(&call.finished, 1)            # from here on the call may be no more

@@ -132,6 +132,6 @@ ctypedef bint (*block_f)(const void* work, long block, long thread) noexcept nog
 
 # Run blocks 0..n_blocks-1, each once and in any order, in the calling thread and up to `threads` - 1 helpers of
 # optimcore, and return 0 when all are done. Needs the GIL and releases it while blocks run. It runs no Python code and
-# never fails: where helpers cannot be had, the caller does their work.
+# never fails: where helpers cannot be had, the caller does their work. Helpers run in the caller's floating-point mode.
 # No block may read what another one writes: then results do not depend on threads.
 cdef int run_blocks(block_f run, const void* work, long n_blocks, Py_ssize_t threads) except -1

@@ -48,6 +48,37 @@ static inline int replace_pointer(void **pointer, void *expected, void *value) {
 static inline void *load_pointer(void **pointer) { return __atomic_load_n(pointer, __ATOMIC_SEQ_CST); }
 #endif
 
+/* How this thread rounds and what it makes of subnormal numbers: all that changes the result of an operation. Masks and
+ * flags of exceptions are no part of it. */
+#if defined(__x86_64__) || defined(_M_X64)
+#include <xmmintrin.h>
+#define FLOAT_MODE 0xe040u          /* of MXCSR: flush to zero, rounding, denormals are zero */
+static inline unsigned long float_mode(void) { return _mm_getcsr() & FLOAT_MODE; }
+static inline void set_float_mode(unsigned long mode) { _mm_setcsr((_mm_getcsr() & ~FLOAT_MODE) | (unsigned)mode); }
+#elif defined(__aarch64__) && defined(__GNUC__)
+#define FLOAT_MODE 0x03c80007ul     /* of FPCR: FIZ, AH, NEP, FZ16, rounding, FZ, DN */
+static inline unsigned long read_fpcr(void) {
+    unsigned long fpcr;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+    return fpcr;
+}
+static inline unsigned long float_mode(void) { return read_fpcr() & FLOAT_MODE; }
+static inline void set_float_mode(unsigned long mode) {
+    unsigned long fpcr = (read_fpcr() & ~FLOAT_MODE) | mode;
+    __asm__ volatile("msr fpcr, %0" : : "r"(fpcr));
+}
+#elif defined(_M_ARM64)
+#define FLOAT_MODE 0x03c80007u
+static inline unsigned long float_mode(void) { return (unsigned long)_ReadStatusReg(ARM64_FPCR) & FLOAT_MODE; }
+static inline void set_float_mode(unsigned long mode) {
+    _WriteStatusReg(ARM64_FPCR, (_ReadStatusReg(ARM64_FPCR) & ~(__int64)FLOAT_MODE) | mode);
+}
+#else
+#include <fenv.h>
+static inline unsigned long float_mode(void) { return (unsigned long)fegetround(); }
+static inline void set_float_mode(unsigned long mode) { fesetround((int)mode); }
+#endif
+
 /* number of the CPU that this thread is on; where the system does not tell, a number that no two calls share */
 #ifdef __linux__
 static inline long current_cpu(void) {

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 from cases import CASES, CONV_GROUPS, DTYPES, TOLERANCE, conv_arrays, gradients_of, state_of
+from float_modes import float_mode
 
 import optimcore
 from optimcore.kernels import isa as builds
@@ -87,6 +88,26 @@ def test_same_bits_for_every_isa_and_thread_count(case, dtype, restore_runtime):
             states.append(state_of(optimizer))
     assert len(states) == 4 * len(builds.available_isas())
     assert all(state == states[0] for state in states)
+
+
+@pytest.mark.parametrize("mode", ["flush subnormals", "round up"])
+def test_helpers_compute_in_the_mode_of_the_caller(case, mode, restore_runtime):
+    rng = np.random.default_rng(3)
+    # subnormal numbers beside others: a result that is subnormal, and an operand
+    factor = 10.0 ** rng.integers(-44, 1, 200_000)
+    initial = {"w": (rng.standard_normal(200_000) * factor).astype(np.float32)}
+    gradients = [((rng.standard_normal(200_000) * factor).astype(np.float32),) for _ in range(3)]
+    optimcore.set_thread_threshold(0)
+    states = []
+    for threads in (1, 2, 4):
+        optimcore.set_num_threads(threads)
+        optimizer = case.build({"w": initial["w"].copy()})
+        optimizer(gradients[0])  # in the usual mode: helpers are there when it changes
+        with float_mode(mode):
+            for g in gradients[1:]:
+                optimizer(g)
+        states.append(state_of(optimizer))
+    assert states[1:] == states[:1] * 2
 
 
 def test_fused_step_equals_separate_methods(case):
