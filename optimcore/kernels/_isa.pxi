@@ -476,13 +476,9 @@ cdef void bounds(const index_t* indices, Py_ssize_t k, index_t* lowest, index_t*
     lowest[0], highest[0] = low, high
 
 
-cdef void enlist(KernelTable* table, const char* name, int slots, const rule_t* hyper) noexcept nogil:
+cdef int enlist(KernelTable* table, const char* name, int slots, const rule_t* hyper) except -1:
     """Enter the loops of one rule, for every layout; `hyper` only says which rule."""
-    cdef RuleKernels* kernels = &table.rules[table.rule_count]
-    table.rule_count += 1
-    kernels.name = name
-    kernels.hypers = sizeof(rule_t) // sizeof(double)
-    kernels.slots = slots
+    cdef RuleKernels* kernels = add_rule(table, name, sizeof(rule_t) // sizeof(double), slots)
     kernels.decoupled = rule_t in decoupled_t
     kernels.matrix = rule_t in matrix_t
     kernels.update[<int>FLOAT32] = <update_f>update_wide[rule_t, Float32]
@@ -497,19 +493,19 @@ cdef void enlist(KernelTable* table, const char* name, int slots, const rule_t* 
     kernels.update_rows[<int>FLOAT16_MIXED] = <update_rows_f>update_rows[rule_t, Float16Mixed]
     kernels.update[<int>BFLOAT16_MIXED] = <update_f>update_narrow[rule_t, BFloat16Mixed]
     kernels.update_rows[<int>BFLOAT16_MIXED] = <update_rows_f>update_rows[rule_t, BFloat16Mixed]
+    return 0
 
 
-cdef void enlist_measure(KernelTable* table, const char* name, const measure_t* hyper) noexcept nogil:
+cdef int enlist_measure(KernelTable* table, const char* name, const measure_t* hyper) except -1:
     """Enter the reading loops of one measure, for every layout; `hyper` only says which measure."""
-    cdef MeasureKernels* kernels = &table.measures[table.measure_count]
-    table.measure_count += 1
-    kernels.name = name
+    cdef MeasureKernels* kernels = add_measure(table, name)
     kernels.measure[<int>FLOAT32] = <measure_f>measure[measure_t, Float32]
     kernels.measure[<int>FLOAT64] = <measure_f>measure[measure_t, Float64]
     kernels.measure[<int>FLOAT16] = <measure_f>measure[measure_t, Float16]
     kernels.measure[<int>BFLOAT16] = <measure_f>measure[measure_t, BFloat16]
     kernels.measure[<int>FLOAT16_MIXED] = <measure_f>measure[measure_t, Float16Mixed]
     kernels.measure[<int>BFLOAT16_MIXED] = <measure_f>measure[measure_t, BFloat16Mixed]
+    return 0
 
 
 cdef KernelTable table

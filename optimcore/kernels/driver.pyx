@@ -27,11 +27,11 @@ from .backlog cimport (
 from .crew cimport allowed_threads, run_blocks, threads_for
 from .isa cimport active_table, find_measure, find_rule
 from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT32, FLOAT64
-from .table cimport MeasureKernels, RuleKernels
+from .table cimport MAX_HYPERS, MeasureKernels, RuleKernels
 from .row_gradient cimport Door, RowGradient, take_array
 from .turn cimport Turn, count_forks
 from .work cimport (
-    ADAPTED_BY_ADAFACTOR, ADAPTED_BY_LAMB, ADAPTED_BY_LARS, CHUNK, MAX_HYPERS, MAX_NUMBERS, NOT_ADAPTED, Matrices,
+    ADAPTED_BY_ADAFACTOR, ADAPTED_BY_LAMB, ADAPTED_BY_LARS, CHUNK, MAX_NUMBERS, NOT_ADAPTED, Matrices,
     Segment, Task, adapt, arrange, combine_parts, end_of_portion, find_sums, gradient_size, mixed, run_block
 )
 

@@ -55,6 +55,8 @@ ctypedef void (*merge_f)(const void* arrays, const int32_t* slots, Py_ssize_t k,
 cdef enum:
     MAX_RULES = 64
     MAX_MEASURES = 16
+    MAX_HYPERS = 8          # doubles in the struct of a rule
+    MAX_SLOTS = 3
 
 ctypedef struct RuleKernels:
     const char* name
@@ -81,3 +83,27 @@ ctypedef struct KernelTable:
     merge_f[<int>LAYOUTS] merge
     bounds_f bounds32
     bounds_f bounds64
+
+
+cdef inline RuleKernels* add_rule(KernelTable* table, const char* name, int hypers, int slots) except NULL:
+    """Return the next rule of a table, to be filled in; RuntimeError if the rule is too large or the table is full."""
+    if hypers > MAX_HYPERS:
+        raise RuntimeError(f"rule {name.decode()!r} must have at most MAX_HYPERS = {MAX_HYPERS} hypers, got {hypers}")
+    if slots > MAX_SLOTS:
+        raise RuntimeError(f"rule {name.decode()!r} must have at most MAX_SLOTS = {MAX_SLOTS} slots, got {slots}")
+    if table.rule_count >= MAX_RULES:
+        raise RuntimeError(f"rules must be at most MAX_RULES = {MAX_RULES}, got {name.decode()!r} beside them")
+    cdef RuleKernels* rule = &table.rules[table.rule_count]
+    rule.name, rule.hypers, rule.slots = name, hypers, slots
+    table.rule_count += 1
+    return rule
+
+
+cdef inline MeasureKernels* add_measure(KernelTable* table, const char* name) except NULL:
+    """Return the next measure of a table, to be filled in; RuntimeError if the table is full."""
+    if table.measure_count >= MAX_MEASURES:
+        raise RuntimeError(f"measures must be at most MAX_MEASURES = {MAX_MEASURES}, got {name.decode()!r} beside them")
+    cdef MeasureKernels* measure = &table.measures[table.measure_count]
+    measure.name = name
+    table.measure_count += 1
+    return measure

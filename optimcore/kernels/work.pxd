@@ -3,10 +3,9 @@ from libc.stdint cimport int64_t, uint64_t
 
 from .backlog cimport Backlog, Coast, int32_t
 from .storage cimport Arrays, Layout
-from .table cimport Chains, MeasureKernels, RuleKernels, factors_f, square_sums_f, total_f, update_f
+from .table cimport MAX_HYPERS, Chains, MeasureKernels, RuleKernels, factors_f, square_sums_f, total_f, update_f
 
 cdef enum:
-    MAX_HYPERS = 8
     MAX_NUMBERS = 8
     CHUNK = 1 << 14         # elements that a thread takes at once: the working set of a rule stays in the L2 cache
 
