@@ -15,10 +15,10 @@ from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport fabs
 from libc.stdint cimport uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 from numpy cimport (
     NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArray_CheckExact, PyArray_DATA, PyArray_DESCR,
-    PyArray_DIMS, PyArray_FLAGS, PyArray_NBYTES, PyArray_NDIM, ndarray, npy_intp
+    PyArray_DIMS, PyArray_FLAGS, PyArray_NBYTES, PyArray_NDIM, ndarray
 )
 
 from .backlog cimport (
@@ -28,7 +28,7 @@ from .crew cimport allowed_threads, run_blocks, threads_for
 from .isa cimport active_table, find_measure, find_rule
 from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT32, FLOAT64
 from .table cimport MAX_HYPERS, MeasureKernels, RuleKernels
-from .row_gradient cimport Door, RowGradient, take_array
+from .row_gradient cimport Door, RowGradient, same_axes, take_array
 from .turn cimport Turn, count_forks
 from .work cimport (
     ADAPTED_BY_ADAFACTOR, ADAPTED_BY_LAMB, ADAPTED_BY_LARS, CHUNK, MAX_NUMBERS, NOT_ADAPTED, Matrices,
@@ -616,7 +616,7 @@ cdef class Plan:
         return (
             PyArray_CheckExact(gradient)
             and PyArray_NDIM(<ndarray>gradient) == door.ndim
-            and have_equal_shapes(PyArray_DIMS(<ndarray>gradient), door.shape, door.ndim)
+            and same_axes(PyArray_DIMS(<ndarray>gradient), door.shape, 0, door.ndim)
             and take_array(<ndarray>gradient, &self.work.tasks[i], door)
         )
 
@@ -628,7 +628,7 @@ cdef class Plan:
             PyArray_DATA(source) == self.work.tasks[i].arrays.w
             and (not self.writes or PyArray_FLAGS(source) & IN_PLACE == IN_PLACE)
             and PyArray_NDIM(source) == door.ndim
-            and have_equal_shapes(PyArray_DIMS(source), door.shape, door.ndim)
+            and same_axes(PyArray_DIMS(source), door.shape, 0, door.ndim)
             and <void*>PyArray_DESCR(source) == <void*>self.dtypes[i]
         )
 
@@ -915,7 +915,7 @@ cdef class Plan:
         self.run(min(threads, threads_for(self.work.n_elements)))
 
     cdef int make_room_for_squares(self) except -1:
-        if self.room_for_squares < self.work.n_chunks:
+        if self.work.squares == NULL or self.room_for_squares < self.work.n_chunks:
             PyMem_Free(self.work.squares)
             self.work.squares, self.room_for_squares = NULL, 0
             self.work.squares = <double*>allocate(self.work.n_chunks, 2 * sizeof(double))
@@ -929,10 +929,6 @@ cdef class Plan:
             self.work.scratch = <char*>allocate(threads, CHUNK * sizeof(double))
             self.room_for_scratch = threads
         return 0
-
-
-cdef inline bint have_equal_shapes(const npy_intp* one, const Py_ssize_t* other, int ndim) noexcept:
-    return ndim == 0 or memcmp(one, other, ndim * sizeof(Py_ssize_t)) == 0      # without axes a shape has no address
 
 
 def convert_rows(gradient, parameter, name):

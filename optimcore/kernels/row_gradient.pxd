@@ -1,5 +1,5 @@
 """The row gradient of one parameter, from step to step."""
-from numpy cimport PyArray_DATA, PyArray_ISCARRAY_RO, PyArray_TYPE, ndarray
+from numpy cimport PyArray_DATA, PyArray_ISCARRAY_RO, PyArray_TYPE, ndarray, npy_intp
 
 from .storage cimport Layout
 from .table cimport Chains, KernelTable
@@ -16,6 +16,15 @@ cdef struct Door:
     Layout compute_layout
     const void* apart       # the last gradient that was found to share no memory with what a step writes,
     Py_ssize_t apart_bytes  # and its length
+
+
+cdef inline bint same_axes(const npy_intp* shape, const Py_ssize_t* other, int first, int stop) noexcept:
+    """Tell whether axes first..stop of two shapes are equal; if there are none, nothing is read."""
+    cdef int axis
+    for axis in range(first, stop):
+        if shape[axis] != other[axis]:
+            return False
+    return True
 
 
 cdef inline bint take_array(ndarray array, Task* task, const Door* door) noexcept:

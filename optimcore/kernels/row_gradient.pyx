@@ -9,7 +9,6 @@ import os
 import numpy as np
 
 from libc.stdint cimport int32_t
-from libc.string cimport memcmp
 from numpy cimport (
     NPY_INT64, PyArray_Check, PyArray_DATA, PyArray_DIMS, PyArray_EquivTypenums, PyArray_ISCARRAY_RO, PyArray_NDIM,
     PyArray_TYPE, ndarray, npy_intp
@@ -53,7 +52,7 @@ cdef class RowGradient:
         if (
             PyArray_NDIM(<ndarray>values) != max(door.ndim, 1)
             or shape[0] != n_rows
-            or memcmp(&shape[1], &door.shape[1], (max(door.ndim, 1) - 1) * sizeof(Py_ssize_t)) != 0
+            or not same_axes(shape, door.shape, 1, door.ndim)
             or not take_array(<ndarray>values, task, door)
         ):
             return False
