@@ -5,7 +5,8 @@ Usage: python .ci/vectorization.py [FOLDER]       (from the top of a checkout, w
 FOLDER holds the C files of a build that was done with OPTIMCORE_VECTOR_REPORT set, and what gcc then said of its loops:
 build/cython/optimcore/kernels. Without it each kernel module is compiled once more with the flags that it was built
 with. An element loop is an innermost loop that loads a parameter and its gradient.
-The loops of the rules in SCALAR_RULES are left out.
+The loops of the rules in SCALAR_RULES are left out. All builds in FOLDER are looked at, also those that this CPU cannot
+run; without FOLDER, those that it can.
 """
 
 import re
@@ -15,8 +16,6 @@ import sysconfig
 import tempfile
 from importlib import import_module
 from pathlib import Path
-
-from optimcore.kernels.isa import available_isas
 
 KERNELS = Path("optimcore/kernels")
 SCALAR_RULES = ["ftrl_power"]  # pow has no vector form without -ffast-math; the usual power has the rule `ftrl`
@@ -69,6 +68,9 @@ def vector_widths(c_file):
 def check(isa, folder):
     """Print the figures of one ISA build; return the number of loops that are not vectorized as they should be."""
     c_file = folder / f"_isa_{isa}.c"
+    if not c_file.with_suffix(".txt").exists():
+        print(f"{isa}: no report of the compiler, {c_file.stem}.txt: set OPTIMCORE_VECTOR_REPORT and build anew")
+        return 1
     loops, widths = element_loops(c_file), vector_widths(c_file)
     failed = [line for line in loops if widths.get(line, 0) < VECTOR_BYTES[isa]]
     print(f"{isa}: {len(loops) - len(failed)} of {len(loops)} loops vectorized with {VECTOR_BYTES[isa]} byte vectors")
@@ -78,13 +80,18 @@ def check(isa, folder):
 
 
 def main(built=None):
-    isas = available_isas()
+    """Check the builds in a folder, or each one that this CPU can run; return how many loops or builds fail."""
     if built is not None:
+        isas = sorted(path.stem.removeprefix("_isa_") for path in Path(built).glob("_isa_*.c"))
+        if not isas:
+            raise SystemExit(f"FOLDER must hold the C files of a build, _isa_*.c, got {built}")
         return sum(check(isa, Path(built)) for isa in isas)
+    from optimcore.kernels.isa import available_isas
+
     with tempfile.TemporaryDirectory() as folder:
-        for isa in isas:
+        for isa in available_isas():
             compile_again(isa, Path(folder))
-        return sum(check(isa, Path(folder)) for isa in isas)
+        return sum(check(isa, Path(folder)) for isa in available_isas())
 
 
 if __name__ == "__main__":
