@@ -2,7 +2,11 @@
 
 import os
 import platform
+import shlex
+import subprocess
 import sys
+import tempfile
+import time
 from glob import glob
 from pathlib import Path
 
@@ -38,12 +42,10 @@ Options.warning_errors = Path(".ci").is_dir()
 
 
 def extension(name, flags, depends):
-    macro = ("OPTIMCORE_FLAGS", '"{}"'.format(" ".join(flags)))
     return Extension(
         f"optimcore.kernels.{name}",
         [f"{KERNELS}/{name}.pyx"],
         extra_compile_args=flags,
-        define_macros=[macro],
         include_dirs=[np.get_include()],
         depends=depends,
     )
@@ -80,15 +82,34 @@ class BuildExt(build_ext):
         x86_64 = platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32
         if not (gnu and x86_64):
             self.extensions = [e for e in self.extensions if "_isa_" not in e.name or e.name.endswith("baseline")]
-        if not gnu:
-            for e in self.extensions:
-                e.extra_compile_args = ["/O2", "/fp:precise"]
-        elif "OPTIMCORE_VECTOR_REPORT" in os.environ:  # beside the C file, for .ci/vectorization.py
-            for e in self.extensions:
-                name = e.name.rpartition(".")[2]
-                e.extra_compile_args = [*e.extra_compile_args, f"-fopt-info-vec-optimized={C_FILES}/{name}.txt"]
+        unknown = {flag for flag in COMMON if gnu and flag.startswith("--param") and not self.knows(flag)}
+        for e in self.extensions:
+            flags = [f for f in e.extra_compile_args if f not in unknown] if gnu else ["/O2", "/fp:precise"]
+            flags += shlex.split(os.environ.get("OPTIMCORE_CFLAGS", ""))  # last: for .ci/sanitize
+            e.define_macros = [("OPTIMCORE_FLAGS", '"{}"'.format(" ".join(flags)))]
+            if gnu and "OPTIMCORE_VECTOR_REPORT" in os.environ:  # beside the C file, for .ci/vectorization.py
+                flags = [*flags, f"-fopt-info-vec-optimized={C_FILES}/{e.name.rpartition('.')[2]}.txt"]
+            e.extra_compile_args = flags
+        start = time.monotonic()
+        self.say(
+            f"translating {len(self.extensions)} Cython modules to C and compiling them, {self.parallel} at a time: "
+            "one minute to five"
+        )
         self.translate()
         super().build_extensions()
+        self.say(f"{len(self.extensions)} modules are there after {time.monotonic() - start:.0f} seconds")
+
+    def say(self, text):
+        """Print a line at once. pip shows it with -v, and all of them if the build fails."""
+        print(f"optimcore: {text}", flush=True)
+
+    def knows(self, flag):
+        """Tell whether the compiler takes a flag without a warning."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "empty.c")
+            source.write_text("typedef int nothing;\n")
+            command = [*self.compiler.compiler_so, "-Werror", flag, "-c", str(source), "-o", f"{folder}/empty.o"]
+            return subprocess.run(command, capture_output=True).returncode == 0
 
     def translate(self):
         """Put the C files in place of the .pyx files.

@@ -165,9 +165,15 @@ static inline void prefetch_span(const void *start, size_t nbytes) {
     prefetch(last);             /* in another line if the span does not begin at one */
 }
 
-/* the compiler's own check also asks whether the operating system saves the wide registers */
+/* The compiler's own check also asks whether the operating system saves the wide registers. Old versions of clang do not
+ * know "f16c" there; its instructions use the registers of AVX2. */
 #if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
-static inline int cpu_has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
+#include <cpuid.h>
+static inline int cpu_has_f16c(void) {
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+static inline int cpu_has_avx2(void) { return __builtin_cpu_supports("avx2") && cpu_has_f16c(); }
 static inline int cpu_has_avx512(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")
         && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");

@@ -426,7 +426,7 @@ cdef inline void adafactor_move(double lr, const Prologue* p, real_t* w, real_t 
 
 cdef inline void adafactor_factor(double row, double column, real_t* factor) noexcept nogil:
     # finite where row and column are without a gradient, for it is 0 there
-    cdef double most = FLT_MAX if real_t is float else DBL_MAX
+    cdef double most = <double>FLT_MAX if real_t is float else DBL_MAX
     factor[0] = <real_t>(most if row * column > most else row * column)
 
 
