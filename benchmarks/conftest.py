@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import threshold
 from goals import SMALL
+from results import BUSY, is_busy
 
 import optimcore
 from optimcore.kernels import isa
@@ -21,6 +22,7 @@ ROUND = 2e-5  # seconds that a round takes at least, so that the clock is no mat
 LEAST_ROUNDS, MOST_ROUNDS = 5, 2000
 BUDGET = 0.08  # seconds per measurement, if that makes LEAST_ROUNDS
 KEPT_LIMITS = 4
+MORE_TRIES = 3  # for a limit that is much slower than what it limits
 LARGE = 10**7  # bytes: above, the memory decides, which other guests of a machine use too
 # distributions, as they are named where they are published
 PEERS = (
@@ -177,6 +179,9 @@ def measure(benchmark):
         times = seconds_of_limit(loop, workload, threads)
         run(benchmark, step)
         times += seconds_of_limit(loop, workload, threads)
+        for _ in range(MORE_TRIES):
+            if times and is_busy(min(times), benchmark.stats.stats.median):
+                times += seconds_of_limit(loop, workload, threads)
         own_times += seconds_of_own(workload, threads) if is_beside else []
         note(benchmark, workload, times, own_times)
 
@@ -246,7 +251,9 @@ def note(benchmark, workload, limit_times, own_times):
     info["seconds per element"] = median / workload.elements
     if workload.limit:
         info["bytes"] = limits.traffic(workload.limit)
-    if limit_times:
+    if limit_times and is_busy(min(limit_times), median):
+        info["limit"] = BUSY
+    elif limit_times:
         # the smaller one: a limit is the best that there is
         info["limit seconds"] = min(limit_times)
         info["fraction of limit"] = min(limit_times) / median
@@ -257,11 +264,16 @@ def note(benchmark, workload, limit_times, own_times):
 
 def pytest_terminal_summary(terminalreporter):
     """Print how far from the limits optimcore is."""
-    rows = [row for row in summary if "fraction of limit" in row]
+    rows = [row for row in summary if "fraction of limit" in row or "limit" in row]
     if rows:
         terminalreporter.section("fractions of the limit")
     for row in rows:
-        terminalreporter.write_line(
-            f"{row['id']:40} {row['threads']} thread(s) {row['median'] * 1e6:12.2f} us "
-            f"{row['limit seconds'] * 1e6:12.2f} us limit {row['fraction of limit']:6.2f}"
-        )
+        terminalreporter.write_line(summary_line(row))
+
+
+def summary_line(row):
+    """Return a line on one workload: its time, the limit, and the fraction of the limit's speed."""
+    start = f"{row['id']:40} {row['threads']} thread(s) {row['median'] * 1e6:12.2f} us "
+    if "limit" in row:
+        return f"{start}{row['limit']:>18}"
+    return f"{start}{row['limit seconds'] * 1e6:12.2f} us limit {row['fraction of limit']:6.2f}"

@@ -3,9 +3,11 @@
 import json
 from dataclasses import dataclass, field, replace
 
-__all__ = ["OWN", "Measurement", "Results", "load"]
+__all__ = ["BUSY", "OWN", "Measurement", "Results", "is_busy", "load"]
 
 OWN = "optimcore"
+BUSY = "machine too busy"  # in place of a limit
+TOO_SLOW = 3  # times as slow as what it limits: a limit lost the CPU, or waited for its second thread
 SAME = ("cpu", "cpus", "isa", "compiler", "version", "numpy")  # in all files; what is measured may differ
 
 
@@ -33,6 +35,8 @@ class Measurement:
         Bytes that are read and written; 0 if it is unknown.
     own : float or None
         Of a peer: what optimcore took right before and after.
+    busy : bool
+        Whether the machine was too busy to measure the limit; `limit` is None then.
     """
 
     id: str
@@ -46,6 +50,7 @@ class Measurement:
     limit: float | None = None
     traffic: int = 0
     own: float | None = None
+    busy: bool = False
 
     def when(self, other):
         """Return what it would have been when optimcore was measured: scaled as the time of optimcore has changed."""
@@ -138,6 +143,11 @@ def load(paths):
     return Results(**{name: getattr(results, name) for name in Results.__dataclass_fields__})
 
 
+def is_busy(limit, seconds):
+    """Tell whether a limit is so much slower than what it limits that it says nothing."""
+    return limit > TOO_SLOW * seconds
+
+
 def commit_of(info):
     """Return the short name of a commit, and whether files had changed since."""
     return (info.get("id") or "unknown")[:10] + " and changes" * bool(info.get("dirty"))
@@ -146,10 +156,13 @@ def commit_of(info):
 def measurement(benchmark):
     """Return the Measurement in an entry of the JSON."""
     info, stats = benchmark["extra_info"], benchmark["stats"]
+    limit = info.get("limit seconds")
+    busy = info.get("limit") == BUSY or bool(limit and is_busy(limit, stats["median"]))
     return Measurement(
         **{name: info[name] for name in ("id", "who", "threads", "elements")},
         **{name: stats[name] for name in ("median", "q1", "q3", "rounds")},
-        limit=info.get("limit seconds"),
+        limit=None if busy else limit,
+        busy=busy,
         traffic=info.get("bytes", 0),
         own=info.get("optimcore seconds"),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import goals
 from goals import GOALS, check, scaling_goal, scalings, verdict
 from growth import growth
+from results import BUSY
 
 __all__ = ["SECTIONS", "Table", "seconds_text"]
 
@@ -66,6 +67,8 @@ def time_text(measured):
 
 def fraction_text(measured):
     """Return the fraction of the limit."""
+    if measured and measured.busy:
+        return BUSY
     return f"{measured.fraction:.2f}" if measured and measured.limit else "-"
 
 

@@ -107,6 +107,19 @@ def test_goals_name_workloads_that_exist():
     assert named <= set(WORKLOADS)
 
 
+def test_limit_that_says_nothing_is_not_printed(tmp_path):
+    """The second thread of the limit had no CPU: 7,960 us beside a step of 43 us."""
+    busy = entry("dense/adam/1e5", 43e-6, threads=2, limit=7960e-6, traffic=2 * 10**6)
+    told = entry("dense/sgd/1e5", 43e-6, threads=2, traffic=2 * 10**6)
+    told["extra_info"]["limit"] = results.BUSY
+    found = results.load([write(tmp_path / "a.json", busy, told, entry("dense/lamb/1e5", 43e-6, limit=80e-6))])
+    for workload in ("dense/adam/1e5", "dense/sgd/1e5"):
+        assert tables.fraction_text(found.own(workload, 2)) == "machine too busy"
+        assert found.own(workload, 2).limit is None
+    assert tables.fraction_text(found.own("dense/lamb/1e5", 1)) == "1.86"
+    assert "7.96 ms" not in report.page(found)
+
+
 def test_growth_tells_a_pass_over_the_table_from_caches(tmp_path):
     """Caches slow down the limit as well; a byte per row takes 0.1 ns here, and a pass of 1 ns is found."""
     for extra, verdict in ((0, "met"), (1e-9, "missed")):
