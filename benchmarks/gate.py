@@ -1,10 +1,13 @@
 """Tell whether the working tree is slower than a base revision, on a machine that may be noisy.
 
-Usage: python benchmarks/gate.py [--base REV]                             time, compared with the base
+Usage: python benchmarks/gate.py [--base REV] [--only TEXT]                time, compared with the base
        python benchmarks/gate.py --instructions [--update] [--base REV]   instructions, compared with the table
 
-Exits with 1 if something is slower. Two revisions are built and installed into two virtual environments; the workloads
-are those of the working tree, for both.
+Exits with 1 if something is slower or fails. `--only rows/` takes the workloads with "rows/" in their id, such as
+rows/ftrl/zipf, 1e4 x 16: after a first run, those that it named.
+
+Two revisions are built and installed into two virtual environments; the workloads are those of the working tree, for
+both.
 
 Time. Processes of both revisions live side by side on one CPU and are called in turn: base, revision, revision, base, a
 few milliseconds each, so that what the machine does hits neighbours alike; what counts is the time that the CPU gives
@@ -25,6 +28,7 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+from time import monotonic
 
 import builds
 import instructions
@@ -33,6 +37,7 @@ import paired
 HERE = Path(__file__).resolve().parent
 SCREEN, CONFIRM = 8, 30  # pairs of processes
 BLOCK = 0.002  # seconds of calls between two changes of the side
+QUIET = 30  # seconds between two lines of progress where they stay, in a file or a log
 
 
 class WorkloadError(Exception):
@@ -75,11 +80,19 @@ class Side:
 
 
 def quick_workloads(python, text):
-    """Return the ids that the gate has, those with `text` in them."""
+    """Return the ids that the gate has, those with `text` in them. SystemExit if there are none."""
     side = Side(python)
     names = side.ask("list").split("\t")
     side.close()
-    return [name for name in names if text in name]
+    return chosen(names, text)
+
+
+def chosen(names, text):
+    """Return the names with `text` in them. SystemExit if there are none, for a gate that measures nothing passes."""
+    found = [name for name in names if text in name]
+    if not found:
+        raise SystemExit(f"--only must be a part of a workload's id, got {text!r}; there are:\n  " + "\n  ".join(names))
+    return found
 
 
 def measure_pair(sides, names, makes, failures):
@@ -117,12 +130,12 @@ def neighbours(sides, name):
     return ratios
 
 
-def measure(pythons, names, pairs, makes, failures):
+def measure(pythons, names, pairs, makes, failures, what):
     """Return {name: [log ratio of each pair of processes]}."""
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     values = {name: [] for name in names}
     for pair in range(pairs):
-        progress(f"pair {pair + 1} of {pairs}, {len(names)} workloads")
+        progress(f"{what}: pair {pair + 1} of {pairs}, {len(names)} workloads")
         if cpus:
             os.sched_setaffinity(0, {cpus[pair // 2 % len(cpus)]})  # inherited: both on one CPU, for CPUs differ
         sides = [None, None]
@@ -138,19 +151,39 @@ def measure(pythons, names, pairs, makes, failures):
     return {name: found for name, found in values.items() if name not in failures}
 
 
-def progress(text):
-    """Show a line that the next one replaces, on a terminal only."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+class Progress:
+    """Lines on stderr, each of which replaces the one before; where they cannot, one now and then.
+
+    Parameters
+    ----------
+    stream : file
+    clock : callable
+        Returns seconds.
+    """
+
+    def __init__(self, stream=None, clock=monotonic):
+        self.stream, self.clock, self.last = stream, clock, -math.inf
+
+    def __call__(self, text):
+        """Show a line; an empty one ends the show."""
+        stream = self.stream or sys.stderr
+        if stream.isatty():
+            print(f"\r\033[K{text}", end="", file=stream, flush=True)
+        elif text and self.clock() - self.last >= QUIET:
+            self.last = self.clock()
+            print(text, file=stream, flush=True)
+
+
+progress = Progress()
 
 
 def compare_times(pythons, options):
     """Measure, print the table, and return whether nothing is slower and nothing fails."""
     names, failures = quick_workloads(pythons[1], options.only), {}
-    screened = measure(pythons, names, SCREEN, 2, failures)
+    screened = measure(pythons, names, SCREEN, 2, failures, "screening")
     suspicious = paired.suspects(screened, options.effect)
     makes = 6 if len(suspicious) <= 8 else 2  # a change of everything shows without much care
-    confirmed = measure(pythons, suspicious, CONFIRM, makes, failures) if suspicious else {}
+    confirmed = measure(pythons, suspicious, CONFIRM, makes, failures, "measuring anew") if suspicious else {}
     progress("")
     found = paired.compare(confirmed, options.confidence, options.effect)
     width = max(map(len, names), default=0)
@@ -162,7 +195,53 @@ def compare_times(pythons, options):
         print(f"{name:{width}} {c.ratio:11.3f}   {c.low:.3f} to {c.high:.3f}   {c.verdict}{confirmation}")
     for name, (side, message) in failures.items():
         print(f"{name:{width}} {'new: the base cannot run it' if side == 0 else 'fails'}: {message}")
-    return all(c.verdict != "slower" for c in found.values()) and all(side == 0 for side, _ in failures.values())
+    verdicts = {name: found[name].verdict if name in found else "same" for name in screened}
+    lines, good = summary(verdicts, failures, options)
+    print("\n".join(["", *lines]))
+    return good
+
+
+def summary(verdicts, failures, options):
+    """Return lines that say how many workloads are slower, faster, or fail, and what to do; and whether all is well.
+
+    Parameters
+    ----------
+    verdicts : dict of str to str
+        "slower", "faster" or "same".
+    failures : dict of str to tuple
+        Workloads that could not be run: number of the side, message.
+    options : Namespace
+        With `effect` and `base`.
+    """
+    sides = [side for side, _ in failures.values()]
+    counts = {
+        "slower": list(verdicts.values()).count("slower"),
+        "faster": list(verdicts.values()).count("faster"),
+        "same": list(verdicts.values()).count("same"),
+        "new": sides.count(0),
+        "failed": sides.count(1),
+    }
+    bad = [name for name, verdict in verdicts.items() if verdict == "slower"]
+    bad += [name for name, (side, _) in failures.items() if side == 1]
+    lines = [f"{sum(counts.values())} workloads: " + ", ".join(f"{count} {what}" for what, count in counts.items())]
+    if counts["slower"]:
+        lines.append(
+            f"Slower by more than {options.effect:.0%} for certain. Repeat one alone: "
+            f"python benchmarks/gate.py{f' --base {options.base}' if options.base else ''} --only {bad[0]!r}; "
+            "--instructions tells whether it does more work."
+        )
+    if counts["failed"]:
+        lines.append("A workload that fails does so in the working tree: see its message above.")
+    lines.append("FAIL" if bad else "PASS")
+    return lines, not bad
+
+
+def fraction(text):
+    """Return a number between 0 and 1, both excluded, from the command line."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be in (0, 1), got {text}")
+    return value
 
 
 def compare_instructions(wheels, options):
@@ -196,9 +275,9 @@ def main():
     parser.add_argument(
         "--update", action="store_true", help="write what --instructions counts into the table (with --only, its part)"
     )
-    parser.add_argument("--only", default="", metavar="TEXT", help="workloads with this in their id")
-    parser.add_argument("--confidence", type=float, default=0.99, help="of all verdicts together (%(default)s)")
-    parser.add_argument("--effect", type=float, default=0.03, help="least change that counts (%(default)s)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="workloads with this in their id, e.g. rows/")
+    parser.add_argument("--confidence", type=fraction, default=0.99, help="of all verdicts together (%(default)s)")
+    parser.add_argument("--effect", type=fraction, default=0.03, help="least change that counts (%(default)s)")
     options = parser.parse_args()
     base = options.base or builds.default_base()
     wheels = {

@@ -61,8 +61,21 @@ def interval(values, tail):
     return (means[rejected - 1], means[-rejected]) if rejected else (-math.inf, math.inf)
 
 
+def check_effect(effect):
+    """Raise ValueError if nothing could be beyond this effect, or everything."""
+    if not effect >= 0:
+        raise ValueError(f"effect must be >= 0, got {effect}")
+
+
 def suspects(log_ratios, effect=0.03):
-    """Return the names of workloads whose estimate lies beyond the least effect, noise or not."""
+    """Return the names of workloads whose estimate lies beyond the least effect, noise or not.
+
+    Raises
+    ------
+    ValueError
+        If `effect` is negative or NaN.
+    """
+    check_effect(effect)
     return [name for name, values in log_ratios.items() if abs(median(middles(values))) > math.log1p(effect)]
 
 
@@ -81,7 +94,15 @@ def compare(log_ratios, confidence=0.99, effect=0.03):
     Returns
     -------
     dict of str to Comparison
+
+    Raises
+    ------
+    ValueError
+        If `confidence` is not in (0, 1), or `effect` is negative or NaN.
     """
+    check_effect(effect)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence}")
     tail = (1 - confidence) / max(1, len(log_ratios))
     least = math.log1p(effect)
     found = {}

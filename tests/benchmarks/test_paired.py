@@ -55,6 +55,19 @@ def test_change_is_found_where_it_is(change, expected):
     assert [gate(rng, change) for _ in range(30)] == [expected] * 30
 
 
+@pytest.mark.parametrize("effect", [-1.0, math.nan])
+def test_effect_that_says_nothing(effect):
+    for judge in (lambda: suspects({"w": [0.4] * 30}, effect), lambda: compare({"w": [0.4] * 30}, effect=effect)):
+        with pytest.raises(ValueError, match=f"effect must be >= 0, got {effect}"):
+            judge()
+
+
+@pytest.mark.parametrize("confidence", [-1.0, 0.0, 1.0, 2.0, math.nan])
+def test_confidence_that_nothing_reaches(confidence):
+    with pytest.raises(ValueError, match=f"confidence must be in .0, 1., got {confidence}"):
+        compare({"w": [0.4] * 30}, confidence)
+
+
 def test_interval_holds_the_truth():
     """In 99 of 100 cases or more, with 20 workloads under one confidence."""
     rng = np.random.default_rng(2)
