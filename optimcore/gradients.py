@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from optimcore.checks import check_positive
-from optimcore.kernels.arrays import as_floats, converted, has_kernel, is_rows
+from optimcore.kernels.arrays import as_floats, as_rows, converted, has_kernel, is_rows
 from optimcore.kernels.driver import Plan
 from optimcore.kernels.gradient import transform
 from optimcore.sparse import RowTensor, merge_rows
@@ -18,8 +18,8 @@ def all_finite(gradients):
 
     Parameters
     ----------
-    gradients : tuple or list of ndarray, RowTensor or None
-        Of any float dtypes and shapes; None is skipped.
+    gradients : tuple or list of array, RowTensor, sparse tensor or None
+        Whatever a step takes, of any float dtypes and shapes; None is skipped.
 
     Returns
     -------
@@ -45,8 +45,9 @@ def global_norm(gradients):
 
     Parameters
     ----------
-    gradients : tuple or list of ndarray, RowTensor or None
-        Of any float dtypes and shapes; None is skipped. Rows that share an index count after they are summed.
+    gradients : tuple or list of array, RowTensor, sparse tensor or None
+        Whatever a step takes, of any float dtypes and shapes; None is skipped. Rows that share an index count after
+        they are summed.
 
     Returns
     -------
@@ -72,8 +73,8 @@ def clip_by_global_norm(gradients, max_norm):
 
     Parameters
     ----------
-    gradients : tuple or list of ndarray, RowTensor or None
-        Of any float dtypes and shapes; not modified. None stays None.
+    gradients : tuple or list of array, RowTensor, sparse tensor or None
+        Whatever a step takes, of any float dtypes and shapes; not modified. None stays None.
     max_norm : number
         The norm that they have at most afterwards, > 0.
 
@@ -104,6 +105,7 @@ def scaled(gradients, factor):
     """Return gradients times a factor, in the compute dtype; the gradients themselves if it is 1."""
     if factor == 1:
         return tuple(gradients)
+    gradients = [_row_tensor(g, f"gradients[{i}]") if is_rows(g) else g for i, g in enumerate(gradients)]
     dense = _dense(gradients)
     names = [f"gradients[{i}]" for i in range(len(dense))]
     results = iter(transform(names, dense, dense, clip=factor))
@@ -131,16 +133,25 @@ def prepare(names, parameters, gradients, out=None, **actions):
         raise ValueError("out must be None where a gradient is a RowTensor")
     if len(gradients) != len(parameters):
         raise ValueError(f"gradients must have one entry per parameter, {len(parameters)} in all, got {len(gradients)}")
-    for i, (name, p, g) in enumerate(zip(names, parameters, gradients, strict=True)):
-        if is_rows(g) and g.dense_shape != p.shape:
-            raise ValueError(
-                f"gradients[{i}], of parameter {name!r}, must have dense_shape {p.shape}, got {g.dense_shape}"
-            )
-    merged = [_merged(g) if is_rows(g) else g for g in gradients]
+    named = [f"gradients[{i}], of parameter {name!r}," for i, name in enumerate(names)]
+    merged = [
+        _merged(_row_tensor(g, name, p.shape)) if is_rows(g) else g
+        for g, name, p in zip(gradients, named, parameters, strict=True)
+    ]
     tables = [p[g.indices] if is_rows(g) else p for p, g in zip(parameters, merged, strict=True)]
     dense = [g.values if is_rows(g) else g for g in merged]
     results = transform(names, tables, dense, **actions)
     return tuple(_like(g, result) if is_rows(g) else result for g, result in zip(merged, results, strict=True))
+
+
+def _row_tensor(gradient, name, shape=None):
+    """Return a gradient of rows, of whatever kind, as a RowTensor."""
+    if isinstance(gradient, RowTensor) and shape in (None, gradient.dense_shape):
+        return gradient
+    indices, values, dense_shape = as_rows(gradient, name, shape)
+    if dense_shape is None:
+        raise ValueError(f"{name} must have a dense_shape, got None")
+    return RowTensor(indices, values, dense_shape)
 
 
 def _merged(gradient):
@@ -160,7 +171,13 @@ def _reader(gradients):
     """
     if not isinstance(gradients, (tuple, list)):
         raise TypeError(f"gradients must be a tuple or list, got {type(gradients).__name__}")
-    arrays = _dense([_merged(g) if is_rows(g) else g for g in gradients])
+    merged = []
+    for i, g in enumerate(gradients):
+        if is_rows(g):
+            indices, values, _ = as_rows(g, f"gradients[{i}]")
+            g = merge_rows(indices, values)[1]
+        merged.append(g)
+    arrays = _dense(merged)
     names = [f"gradients[{i}]" for i in range(len(arrays))]
     return Plan(None, names, arrays, [], [False] * len(arrays)), arrays
 

@@ -13,7 +13,6 @@ from .kernels.arrays import aligned_zeros, compute_dtype
 __all__ = ["Parameter", "ParameterTuple"]
 
 _STORAGE = ("float16", "bfloat16", "float32", "float64")
-requires_grad_changes = [0]
 _PREFIX = re.compile(r"\w+[0-9a-zA-Z_.]*")
 _INIT_VALUES = {"zeros": 0.0, "ones": 1.0}
 _HOW_TO_FIX = "pass numpy.array(data) and read the result from Parameter.data"
@@ -94,12 +93,6 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
             raise ValueError("name must not be empty, got ''")
         self._name = name
 
-    _is_foreign = False
-
-    @property
-    def _source(self):
-        return self._data
-
     @property
     def requires_grad(self):
         """bool : whether the caller computes a gradient for it; it can be set."""
@@ -108,7 +101,6 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
     @requires_grad.setter
     def requires_grad(self, value):
         self._requires_grad = check_flag("requires_grad", value)
-        requires_grad_changes[0] += 1
 
     @property
     def unique(self):

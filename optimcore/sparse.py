@@ -6,7 +6,7 @@ import numpy as np
 
 from optimcore.checks import check_flag
 from optimcore.kernels import unique as kernel
-from optimcore.kernels.arrays import as_floats, converted
+from optimcore.kernels.arrays import as_floats, as_indices, as_shape, converted, matched
 
 __all__ = ["RowTensor", "merge_rows", "unique"]
 
@@ -57,7 +57,10 @@ def unique(indices, return_inverse=False, return_counts=False):
     >>> unique(np.array([3, 1, 3, -7]), return_inverse=True)
     (array([ 3,  1, -7]), array([0, 1, 0, 2]))
     """
-    indices = _as_indices(indices)
+    indices = as_indices(indices, "indices")
+    if indices.ndim != 1:
+        raise ValueError(f"indices must have one dimension, got shape {indices.shape}; pass indices.reshape(-1)")
+    indices = _as_keys(indices)
     check_flag("return_inverse", return_inverse)
     check_flag("return_counts", return_counts)
     result = _with_workspace(kernel.unique, indices, return_inverse, return_counts)
@@ -69,9 +72,10 @@ def merge_rows(indices, values):
 
     Parameters
     ----------
-    indices : array_like of int, shape (k,)
-        Row numbers, any order, repeats allowed; >= 0 and k < 2**31. Dtypes as in `unique`.
-    values : array_like of float, shape (k, ...)
+    indices : array_like of int, shape (k,) or (batch, time)
+        Row numbers, any order, repeats allowed; >= 0 and k < 2**31. Dtypes as in `unique`. More dimensions than one
+        are flattened, those of `values` with them.
+    values : array_like of float, shape (k, ...) or (batch, time, ...)
         ``values[j]`` belongs to row ``indices[j]``: float16, bfloat16 (of ``ml_dtypes``), float32 or float64. Not
         modified. If it is not C-contiguous it is copied once.
 
@@ -96,8 +100,7 @@ def merge_rows(indices, values):
     (array([3, 1]), array([[11., 22.],
            [ 3.,  4.]]))
     """
-    indices, values = _as_indices(indices), _as_values(values)
-    _check_lengths(indices, values)
+    indices, values = _as_pair(indices, values)
     rows = values.reshape(len(values), math.prod(values.shape[1:]))
     found, merged = _with_workspace(kernel.merge_rows, indices, rows)
     return found, merged.reshape(len(found), *values.shape[1:])
@@ -111,12 +114,13 @@ class RowTensor:
 
     Parameters
     ----------
-    indices : array_like of int, shape (k,)
+    indices : array_like of int, shape (k,) or (batch, time)
         Row numbers in ``[0, dense_shape[0])``, any order, repeats allowed. int32 and int64 are shared, not copied;
-        other integer dtypes are converted to int64.
-    values : array_like of float, shape (k, *dense_shape[1:])
+        other integer dtypes are converted to int64. More dimensions than one are flattened, those of `values` with
+        them. An empty array of floats is a batch without any row, and so is ``[]``.
+    values : array_like of float, shape (k, *dense_shape[1:]) or (batch, time, *dense_shape[1:])
         float16, bfloat16, float32 or float64. Shared, not copied, unless it has to be made C-contiguous.
-    dense_shape : sequence of int
+    dense_shape : sequence or array of int
         Shape of the dense gradient, at least one dimension.
 
     Raises
@@ -128,6 +132,11 @@ class RowTensor:
     IndexError
         If an index is outside of the table.
 
+    Notes
+    -----
+    Arrays may be NumPy's, torch tensors on the CPU, or whatever NumPy reads. Masked arrays are refused. NumPy reads a
+    RowTensor as the dense array that it stands for: ``np.asarray(rows)``.
+
     Examples
     --------
     >>> RowTensor(np.array([3, 1]), np.ones((2, 4), np.float32), (1000, 4))
@@ -137,14 +146,8 @@ class RowTensor:
     __slots__ = ("_dense_shape", "_indices", "_values")
 
     def __init__(self, indices, values, dense_shape):
-        self._dense_shape = _as_shape(dense_shape)
-        self._indices, self._values = _as_indices(indices), _as_values(values)
-        _check_lengths(self._indices, self._values)
-        if self._values.shape[1:] != self._dense_shape[1:]:
-            raise ValueError(
-                f"values must have shape (k, *dense_shape[1:]), that is "
-                f"{(len(self._indices), *self._dense_shape[1:])}, got {self._values.shape}"
-            )
+        self._dense_shape = _check_shape(as_shape(dense_shape, "dense_shape"))
+        self._indices, self._values = _as_pair(indices, values, self._dense_shape)
         if len(self._indices):
             check_range(*kernel.bounds(self._indices), self._dense_shape[0])
 
@@ -167,6 +170,19 @@ class RowTensor:
     def dtype(self):
         """numpy.dtype : dtype of the rows."""
         return self._values.dtype
+
+    def __array__(self, dtype=None, copy=None):
+        """Return the dense array that it stands for: `dense_shape` in full, however few the rows are.
+
+        Sums of rows that share an index are those of `merge_rows`.
+        """
+        if copy is False:
+            raise ValueError("copy must not be False: a RowTensor has no dense array to share")
+        dense = np.zeros(self._dense_shape, self.dtype if dtype is None else dtype)
+        found, merged = merge_rows(self._indices, self._values)
+        with np.errstate(over="ignore"):  # a sum beyond float16 is an infinity there
+            dense[found] = merged
+        return dense
 
     def __repr__(self):
         return f"RowTensor({len(self._indices)} rows of shape {self._dense_shape}, dtype {self.dtype})"
@@ -191,41 +207,23 @@ def _with_workspace(function, *arguments):
             _spare.append(workspace)
 
 
-def _as_indices(indices):
-    try:
-        array = np.asarray(indices)
-    except Exception as error:
-        raise TypeError(f"indices must be an array of integers, got {type(indices).__name__}: {error}") from error
-    if array.dtype.kind not in "iu" and not (isinstance(indices, (list, tuple)) and array.size == 0):
-        raise TypeError(f"indices must be integers, got dtype {array.dtype}")
-    if array.ndim != 1:
-        raise ValueError(f"indices must have one dimension, got shape {array.shape}")
-    if len(array) >= 2**31:
-        raise ValueError(f"indices must be fewer than 2**31, got {len(array)}")
-    if array.dtype.kind == "u" and array.max(initial=0) > np.iinfo(np.int64).max:
-        raise ValueError(f"indices must fit int64, got {array.max()}")
-    return converted(array, np.dtype(np.int32 if array.dtype.str[1:] == "i4" else np.int64))
-
-
-def _as_values(values):
-    array = as_floats(values, "values")
-    if array.ndim == 0:
+def _as_pair(indices, values, dense_shape=None):
+    indices, values = as_indices(indices, "indices"), as_floats(values, "values")
+    if values.ndim == 0:
         raise ValueError("values must have at least one dimension, got shape ()")
-    kernel.storage_of(array.dtype)
-    return converted(array, array.dtype.newbyteorder("="))
+    kernel.storage_of(values.dtype)
+    indices, values = matched(indices, values, dense_shape)
+    return _as_keys(indices), converted(values, values.dtype.newbyteorder("="))
 
 
-def _as_shape(shape):
-    if not isinstance(shape, (tuple, list)):
-        raise TypeError(f"dense_shape must be a tuple or list of ints, got {shape!r}")
-    for n in shape:
-        if isinstance(n, (bool, np.bool_)) or not isinstance(n, (int, np.integer)):
-            raise TypeError(f"dense_shape must be a tuple or list of ints, got {shape!r}")
+def _as_keys(indices):
+    """Return indices of one dimension as the hash kernel reads them."""
+    if len(indices) >= 2**31:
+        raise ValueError(f"indices must be fewer than 2**31, got {len(indices)}")
+    return converted(indices, np.dtype(np.int32 if indices.dtype.str[1:] == "i4" else np.int64))
+
+
+def _check_shape(shape):
     if not shape or min(shape) < 0:
-        raise ValueError(f"dense_shape must have at least one dimension and none below 0, got {tuple(shape)}")
-    return tuple(int(n) for n in shape)
-
-
-def _check_lengths(indices, values):
-    if len(indices) != len(values):
-        raise ValueError(f"indices and values must have one length, got {len(indices)} and {len(values)}")
+        raise ValueError(f"dense_shape must have at least one dimension and none below 0, got {shape}")
+    return shape

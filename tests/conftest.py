@@ -39,3 +39,9 @@ def restore_runtime():
     nn.set_num_threads(threads)
     builds.use_isa(isa)
     nn.set_thread_threshold(elements)
+
+
+@pytest.fixture
+def torch():
+    """Return torch, which the package itself never imports."""
+    return pytest.importorskip("torch", reason="torch is not installed: it is half a gigabyte")

@@ -75,7 +75,6 @@ def test_strided_read_only_and_empty_input():
         (np.array([1.0, 2.0]), TypeError, "indices must be integers, got dtype float64"),
         (np.array([True, False]), TypeError, "indices must be integers, got dtype bool"),
         (["a", "b"], TypeError, "indices must be integers, got dtype <U1"),
-        (np.array([[1, 2]]), ValueError, r"indices must have one dimension, got shape \(1, 2\)"),
         (3, ValueError, r"indices must have one dimension, got shape \(\)"),
         ([[1], [2, 3]], TypeError, "indices must be an array of integers, got list"),
     ],
@@ -84,6 +83,12 @@ def test_indices_that_are_none(call, indices, error, message):
     """Floats, bools, text and other shapes are refused with their kind."""
     with pytest.raises(error, match=message):
         call(indices)
+
+
+def test_unique_of_a_batch_of_sequences():
+    """The result has one dimension; the message says how to get there."""
+    with pytest.raises(ValueError, match=r"one dimension, got shape \(1, 2\); pass indices.reshape\(-1\)"):
+        unique(np.array([[1, 2]]))
 
 
 @pytest.mark.parametrize("flag", ["return_inverse", "return_counts"])
@@ -173,6 +178,60 @@ class TestRowTensor:
         assert RowTensor([], np.zeros((0, 4)), (10, 4)).indices.dtype == np.int64
         assert RowTensor([], np.zeros((0, 4)), (0, 4)).values.shape == (0, 4)
 
+    @pytest.mark.parametrize("indices", [[], np.array([]), np.zeros(0, np.float32), np.zeros((0, 5)), np.zeros(0, int)])
+    @pytest.mark.parametrize("values", [[], np.array([]), np.zeros((0, 4), np.float32)])
+    def test_empty_batch(self, indices, values):
+        """NumPy reads an empty list as floats of shape (0,)."""
+        if np.ndim(indices) == 2 and np.ndim(values) == 2:
+            values = values.reshape(0, 5, 4)
+        rows = RowTensor(indices, values, (10, 4))
+        assert rows.indices.shape == (0,)
+        assert rows.indices.dtype == np.int64
+        assert rows.values.shape == (0, 4)
+
+    def test_batch_of_sequences_is_flattened(self):
+        """Indices of shape (batch, time) are what an embedding layer was called with."""
+        indices, values = np.array([[3, 1], [3, 0]]), np.arange(16, dtype=np.float32).reshape(2, 2, 4)
+        rows = RowTensor(indices, values, (10, 4))
+        np.testing.assert_array_equal(rows.indices, [3, 1, 3, 0])
+        np.testing.assert_array_equal(rows.values, values.reshape(4, 4))
+        assert np.shares_memory(rows.values, values)
+        found, merged = merge_rows(indices, values)
+        np.testing.assert_array_equal(found, [3, 1, 0])
+        np.testing.assert_array_equal(merged[0], values[0, 0] + values[1, 0])
+
+    @pytest.mark.parametrize(
+        "shape", [[10, 4], np.array([10, 4]), (np.int32(10), np.int64(4)), np.array([10, 4], "u2")]
+    )
+    def test_shapes_of_every_kind(self, shape):
+        """The shape becomes a tuple of Python's ints."""
+        dense_shape = RowTensor([1], np.zeros((1, 4)), shape).dense_shape
+        assert dense_shape == (10, 4)
+        assert [type(n) for n in dense_shape] == [int, int]
+
+    @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+    def test_dense_array(self, dtype):
+        """NumPy reads it as the array that it stands for, in which equal rows are summed."""
+        rows = RowTensor([3, 1, 3], np.array([[1, 2], [3, 4], [10, 20]], dtype), (5, 2))
+        dense = np.asarray(rows)
+        assert dense.dtype == dtype
+        np.testing.assert_array_equal(dense.astype(np.float32), [[0, 0], [3, 4], [0, 0], [11, 22], [0, 0]])
+        assert np.asarray(rows, np.float64).dtype == np.float64
+        assert np.array(rows).shape == rows.__array__(copy=True).shape == (5, 2)
+        with pytest.raises(ValueError, match="copy must not be False"):
+            rows.__array__(copy=False)
+
+    def test_masked_arrays_are_refused(self):
+        """What a mask hides would become data."""
+        masked, values = np.ma.array([1, 2], mask=[0, 1]), np.zeros((2, 4))
+        for indices, rows in [(masked, values), (np.array([1, 2]), np.ma.array(values)), ([1, np.ma.masked], values)]:
+            with pytest.raises(TypeError, match="must not be a masked array"):
+                RowTensor(indices, rows, (10, 4))
+            with pytest.raises(TypeError, match="must not be a masked array"):
+                merge_rows(indices, rows)
+        with pytest.raises(TypeError, match="indices must not be a masked array"):
+            unique(masked)
+
     @pytest.mark.parametrize(
         ("indices", "values", "shape", "error", "message"),
         [
@@ -188,6 +247,12 @@ class TestRowTensor:
             ([0, 1], np.zeros((2, 4)), (10.0, 4), TypeError, "dense_shape must be a tuple or list of ints"),
             ([0, 1], np.zeros((2, 4)), (True, 4), TypeError, "dense_shape must be a tuple or list of ints"),
             ([0, 1], np.zeros((2, 4)), 10, TypeError, "dense_shape must be a tuple or list of ints, got 10"),
+            ([0, 1], np.zeros((2, 4)), "10", TypeError, "dense_shape must be a tuple or list of ints, got '10'"),
+            ([0, 1], np.zeros((2, 4)), np.array([10.0, 4]), TypeError, "dense_shape must be a tuple or list of ints"),
+            ([0, 1], np.zeros((2, 4)), np.array([[10, 4]]), TypeError, "dense_shape must be a tuple or list of ints"),
+            ([[0, 1]], np.zeros((1, 3, 4)), (10, 4), ValueError, r"\*indices.shape.*\(1, 2, 4\), got \(1, 3, 4\)"),
+            ([[0, 1]], np.zeros((2, 4)), (10, 4), ValueError, r"\*indices.shape.*\(1, 2, 4\), got \(2, 4\)"),
+            ([], np.zeros((0, 5)), (10, 4), ValueError, r"values must have shape .*\(0, 4\), got \(0, 5\)"),
         ],
     )
     def test_refuses(self, indices, values, shape, error, message):

@@ -35,7 +35,7 @@ from .work cimport (
     Segment, Task, adapt, arrange, combine_parts, end_of_portion, find_sums, gradient_size, mixed, run_block
 )
 
-from optimcore.kernels.arrays import as_bits, as_floats, as_indices, compute_dtype, converted, is_rows
+from optimcore.kernels.arrays import as_bits, as_floats, as_rows, compute_dtype, converted, is_rows, pair_hint
 
 cdef enum:
     PART_ROWS = 64          # at least, of a matrix that is cut: its sums of columns take little memory beside it
@@ -614,7 +614,7 @@ cdef class Plan:
         """Take a gradient as it is, if it is an array that fits."""
         cdef const Door* door = &self.doors[i]
         return (
-            PyArray_CheckExact(gradient)
+            PyArray_CheckExact(gradient)        # others may mean more than their memory: a mask
             and PyArray_NDIM(<ndarray>gradient) == door.ndim
             and same_axes(PyArray_DIMS(<ndarray>gradient), door.shape, 0, door.ndim)
             and take_array(<ndarray>gradient, &self.work.tasks[i], door)
@@ -677,8 +677,9 @@ cdef class Plan:
         if not self.takes_rows or self.has_matrices:
             raise self.not_dense(i, gradient)
         self.met_rows = True
+        shape = getattr(gradient, "dense_shape", None)      # of a stranger it may be an array, or missing
         if not (
-            gradient.dense_shape == self.parameters[i].shape
+            isinstance(shape, tuple) and shape == self.parameters[i].shape
             and rows.take(task, &self.doors[i], gradient.indices, gradient.values)
         ):
             indices, values = convert_rows(gradient, self.parameters[i], rows.name)
@@ -721,7 +722,7 @@ cdef class Plan:
         name = f"gradients[{i}], of parameter {self.names[i]!r},"
         array = as_floats(gradient, name)
         if array.shape != parameter.shape:
-            raise ValueError(f"{name} must have shape {parameter.shape}, got {array.shape}")
+            raise ValueError(f"{name} must have shape {parameter.shape}, got {array.shape}{pair_hint(gradient)}")
         same = array.dtype.name == parameter.dtype.name
         return converted(array, parameter.dtype if same else compute_dtype(parameter.dtype))
 
@@ -933,11 +934,7 @@ cdef class Plan:
 
 def convert_rows(gradient, parameter, name):
     """Return indices and values of a row gradient as the kernels read them, or say why that cannot be."""
-    indices, values = as_indices(gradient.indices, name), as_floats(gradient.values, name)
-    if gradient.dense_shape != parameter.shape or values.shape != (len(indices), *parameter.shape[1:]):
-        raise ValueError(
-            f"{name} must have dense_shape {parameter.shape}, got {gradient.dense_shape} and values of shape "
-            f"{values.shape}")
+    indices, values, _ = as_rows(gradient, name, parameter.shape)
     same = values.dtype.name == parameter.dtype.name
     values = converted(values, parameter.dtype if same else compute_dtype(parameter.dtype))
     return converted(indices, np.dtype(np.int64)), values

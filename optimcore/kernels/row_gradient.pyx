@@ -10,7 +10,7 @@ import numpy as np
 
 from libc.stdint cimport int32_t
 from numpy cimport (
-    NPY_INT64, PyArray_Check, PyArray_DATA, PyArray_DIMS, PyArray_EquivTypenums, PyArray_ISCARRAY_RO, PyArray_NDIM,
+    NPY_INT64, PyArray_CheckExact, PyArray_DATA, PyArray_DIMS, PyArray_EquivTypenums, PyArray_ISCARRAY_RO, PyArray_NDIM,
     PyArray_TYPE, ndarray, npy_intp
 )
 
@@ -45,7 +45,7 @@ cdef class RowGradient:
 
     cdef bint take(self, Task* task, const Door* door, indices, values) noexcept:
         """Take arrays as they are, if they fit."""
-        if not (PyArray_Check(indices) and is_index_array(<ndarray>indices) and PyArray_Check(values)):
+        if not (PyArray_CheckExact(indices) and is_index_array(<ndarray>indices) and PyArray_CheckExact(values)):
             return False
         cdef Py_ssize_t n_rows = PyArray_DIMS(<ndarray>indices)[0]
         cdef const npy_intp* shape = PyArray_DIMS(<ndarray>values)

@@ -328,7 +328,7 @@ class Spoilt:
     [
         (lambda g: Spoilt(g.indices - 1000, g.values, g.dense_shape), IndexError, r"indices in \[0, 60\), got -"),
         (lambda g: Spoilt(g.indices + 60, g.values, g.dense_shape), IndexError, r"indices in \[0, 60\), got "),
-        (lambda g: Spoilt(g.indices, g.values[1:], g.dense_shape), ValueError, "must have dense_shape"),
+        (lambda g: Spoilt(g.indices, g.values[1:], g.dense_shape), ValueError, "to fit dense_shape.*one length"),
         (lambda g: RowTensor(g.indices, g.values, (61, 5)), ValueError, r"dense_shape \(60, 5\), got \(61, 5\)"),
         (lambda g: RowTensor(g.indices, g.values[:, :4], (60, 4)), ValueError, r"dense_shape \(60, 5\), got \(60, 4\)"),
     ],
