@@ -3,12 +3,14 @@
 import mmap
 import os
 import re
+import sys
 from functools import partial
 
 import numpy as np
 
 from .checks import check_flag
-from .kernels.arrays import aligned_zeros, compute_dtype
+from .kernels.arrays import aligned_zeros, as_array, compute_dtype, unmasked
+from .kernels.tensors import Whereabouts, address, is_tensor, tensor_array, users_of, users_when_alone
 
 __all__ = ["Parameter", "ParameterTuple"]
 
@@ -16,6 +18,22 @@ _STORAGE = ("float16", "bfloat16", "float32", "float64")
 _PREFIX = re.compile(r"\w+[0-9a-zA-Z_.]*")
 _INIT_VALUES = {"zeros": 0.0, "ones": 1.0}
 _HOW_TO_FIX = "pass numpy.array(data) and read the result from Parameter.data"
+
+# How often a `requires_grad` has changed, of any Parameter: optimizers look at this one number in each step.
+requires_grad_changes = [0]
+
+
+# What ties a Parameter to memory of others: a pickled one has its own.
+_TIES = ("_source", "_is_foreign", "_whereabouts", "_users")
+
+
+class _Holder:
+    """Stand for a Parameter whose source nobody else knows."""
+
+    _source = object()
+
+
+_REFERENCES = sys.getrefcount(_Holder()._source)
 
 
 class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
@@ -27,15 +45,16 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
     Parameters
     ----------
     data : array_like or Parameter
-        ndarray, Parameter, or any object with the buffer protocol or ``__dlpack__``, such as a torch CPU
-        tensor: memory of dtype float16, bfloat16 (of ``ml_dtypes``), float32 or float64 that is writable,
-        C-contiguous, aligned and in native byte order; it is shared. A number or a (nested) list or tuple
-        of numbers becomes a new float32 array.
+        ndarray, Parameter, torch CPU tensor, or any object with the buffer protocol or ``__dlpack__``: memory of
+        dtype float16, bfloat16 (of ``ml_dtypes``), float32 or float64 that is writable, C-contiguous, aligned and in
+        native byte order; it is shared. Pass the weight of a torch module as it is, although it requires a gradient:
+        ``Parameter(layer.weight)``. A number or a (nested) list or tuple of numbers becomes a new float32 array.
     name : str, optional
         Name in messages, groups and checkpoints. A Parameter without one is named ``parameter_<index>``
         by the first `ParameterTuple` or optimizer that takes it.
     requires_grad : bool, default True
-        Kept for the caller: an optimizer updates every parameter that it is given.
+        False freezes: an optimizer neither moves nor decays such a parameter, nor reads its gradient. It can be
+        changed between steps.
 
     Attributes
     ----------
@@ -54,6 +73,12 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
     NumPy functions and operators work on a Parameter and return plain arrays; ``p -= x``, ``p[i] = x`` and
     ``out=p`` write into the shared memory. ``==`` compares elements, as in NumPy; hashing goes by identity.
 
+    Memory of another library may move. The object that was given is kept and asked, whenever `data` is read and before
+    a step of an optimizer, where its memory is now. New memory of the same shape and dtype is followed, for instance
+    after ``layer.weight.data = other``; anything else is a ValueError. ``layer.weight.detach()`` is another tensor,
+    which does not know where the memory of `layer.weight` goes: that the layer has gone elsewhere is then an error as
+    soon as nobody else shares the memory. A pickled or deeply copied Parameter has memory of its own.
+
     Examples
     --------
     >>> weights = np.ones(3, np.float32)
@@ -66,18 +91,95 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
     # The mixin's elementwise == would take the hash away; dictionaries and sets go by identity.
     __hash__ = object.__hash__
 
+    # What was given, if it is neither a number nor a list, and whether its memory may move without NumPy's knowledge.
+    _source = None
+    _is_foreign = False
+    _whereabouts = None  # of the memory of a tensor
+    _users = None  # how many its storage has when others have left it; None if it is not watched
+
     def __init__(self, data, name=None, requires_grad=True):
+        if isinstance(data, Parameter):
+            data = data._data if data._source is None else data._source
         self._data = _check_memory(_as_array(data))
+        self._remember(data)
         self.name = name
-        self.requires_grad = requires_grad
+        self._requires_grad = check_flag("requires_grad", requires_grad)
         self.unique = False
+
+    def _remember(self, data):
+        """Keep what the memory belongs to, so that it can be asked later."""
+        if _is_number_like(data):
+            self._source = self._data
+            return
+        self._source, self._users = data, users_when_alone(data)
+        if self._users is not None and users_of(data) <= self._users:
+            self._users = None
+        if is_tensor(data):
+            self._whereabouts = Whereabouts(data)
+        elif isinstance(data, np.ndarray):
+            if self._users is not None:
+                self._data = data.view()  # others may hold on to the view: who holds `data` itself is counted
+        elif _may_move(data) and address(_foreign_array(data)) != address(self._data):
+            raise ValueError(f"data must share its memory, but each export of {type(data).__name__} is a copy")
+        self._is_foreign = self._users is not None or _may_move(data)
+
+    def _look(self):
+        """Ask where foreign memory is now, and follow it.
+
+        Returns
+        -------
+        bool
+            Whether `_data` is another array than before this call. Whoever holds on to the array itself, as a plan
+            does, compares it with `_data`: another one may have looked before.
+
+        Raises
+        ------
+        ValueError
+            If the memory cannot be followed. Nothing was changed.
+        """
+        if self._users is not None and self._is_left():
+            raise ValueError(
+                f"memory of parameter {self._name!r} must be that of the model, but nothing shares it any more: the "
+                "model has other memory now. Pass the weight itself, Parameter(layer.weight), without .detach() or "
+                ".data, or a tensor that nothing else shares"
+            )
+        if self._whereabouts is not None:
+            return not self._whereabouts.hold(self._source) and self._follow()
+        return not isinstance(self._source, np.ndarray) and self._follow()
+
+    def _is_left(self):
+        """Tell whether all others have gone that shared the memory of `detach()` or the like when it was given."""
+        ours = _REFERENCES + (self._data.base is self._source)
+        return sys.getrefcount(self._source) <= ours and users_of(self._source) <= self._users
+
+    def _follow(self):
+        """Take the memory that the source has now; return whether it is another."""
+        try:
+            array = _check_memory(_foreign_array(self._source))
+        except (TypeError, ValueError) as error:
+            raise ValueError(self._why_not(str(error))) from error
+        old = self._data
+        if array.shape != old.shape or array.dtype != old.dtype:
+            raise ValueError(self._why_not(f"got shape {array.shape} and dtype {array.dtype}"))
+        if self._whereabouts is None and address(array) == address(old):
+            return False
+        self._data = array
+        self._whereabouts = Whereabouts(self._source) if is_tensor(self._source) else None
+        return True
+
+    def _why_not(self, reason):
+        return (
+            f"parameter {self._name!r} must keep its shape {self._data.shape} and dtype {self._data.dtype}, in memory "
+            f"that a step can write, but {_kind(self._source)} has changed: {reason}; make a new Parameter and a new "
+            "optimizer"
+        )
 
     @classmethod
     def _read_only(cls, view, name):
         """Wrap a view that nothing may write, e.g. one number broadcast to a shape."""
         self = cls.__new__(cls)
-        self._data = view
-        self.name, self.requires_grad, self.unique = name, False, False
+        self._data = self._source = view
+        self.name, self._requires_grad, self.unique = name, False, False
         return self
 
     @property
@@ -95,12 +197,17 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def requires_grad(self):
-        """bool : whether the caller computes a gradient for it; it can be set."""
+        """bool : whether optimizers update it; it can be set between steps.
+
+        False freezes: an optimizer neither moves nor decays it, nor reads its gradient, which may be None.
+        """
         return self._requires_grad
 
     @requires_grad.setter
     def requires_grad(self, value):
-        self._requires_grad = check_flag("requires_grad", value)
+        changed = check_flag("requires_grad", value) is not self._requires_grad
+        self._requires_grad = value
+        requires_grad_changes[0] += changed
 
     @property
     def unique(self):
@@ -113,8 +220,18 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def data(self):
-        """ndarray : the shared memory. It stays the same array for the life of the Parameter."""
+        """ndarray : the shared memory.
+
+        It stays the same array for the life of the Parameter, unless it is memory of another library that has moved:
+        then it is a view of the new memory.
+        """
+        if self._is_foreign:
+            self._look()
         return self._data
+
+    @data.setter
+    def data(self, value):
+        raise AttributeError("data cannot be exchanged; write new values into it by set_data(values)")
 
     @property
     def shape(self):
@@ -138,7 +255,7 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
 
     def asnumpy(self):
         """Return the live array: it changes with the next step, so copy what you want to keep."""
-        return self._data
+        return self.data
 
     def set_data(self, data):
         """Write new values into the shared memory.
@@ -160,20 +277,20 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
         ValueError
             If the shape differs.
         """
-        new = np.asarray(data)
+        new = as_array(data, "data")
         if not _is_real(new.dtype):
             raise TypeError(f"data must hold real numbers, got dtype {new.dtype}")
         if new.shape != self.shape:
             raise ValueError(f"data must have shape {self.shape}, got {new.shape}")
-        self._data[...] = new
+        self.data[...] = new
         return self
 
     def __array__(self, dtype=None, copy=None):
         if dtype is None or np.dtype(dtype) == self.dtype:
-            return self._data.copy() if copy else self._data
+            return self.data.copy() if copy else self.data
         if copy is False:
             raise ValueError(f"dtype must be {self.dtype} when copy=False, got {np.dtype(dtype)}")
-        return self._data.astype(dtype)
+        return self.data.astype(dtype)
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
         if out is not None:
@@ -187,31 +304,44 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
         return given if isinstance(result, tuple) else given[0]
 
     def __dlpack__(self, **kwargs):
-        return self._data.__dlpack__(**kwargs)
+        return self.data.__dlpack__(**kwargs)
 
     def __dlpack_device__(self):
-        return self._data.__dlpack_device__()
+        return self.data.__dlpack_device__()
 
     def __len__(self):
-        return len(self._data)
+        return len(self.data)
 
     def __iter__(self):
-        return iter(self._data)
+        return iter(self.data)
 
     def __getitem__(self, key):
-        return self._data[key]
+        return self.data[key]
 
     def __setitem__(self, key, value):
-        self._data[key] = _unwrap(value)
+        self.data[key] = _unwrap(value)
 
     def __bool__(self):
-        return bool(self._data)
+        return bool(self.data)
 
     def __float__(self):
-        return float(self._data.item())
+        return float(self.data.item())
 
     def __int__(self):
-        return int(self._data.item())
+        return int(self.data.item())
+
+    def __getstate__(self):
+        own = {key: value for key, value in self.__dict__.items() if key not in _TIES}
+        return {**own, "_data": self.data}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._source = self._data
+
+    def __copy__(self):
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
 
     def __repr__(self):
         return f"Parameter(name={self.name!r}, shape={self.shape}, dtype={self.dtype})"
@@ -351,20 +481,39 @@ def _unwrap(x):
     return x.data if isinstance(x, Parameter) else x
 
 
+def _kind(data):
+    return f"the {type(data).__module__}.{type(data).__qualname__}"
+
+
+def _is_number_like(data):
+    return isinstance(data, (int, float, complex, str, bytes, np.generic, list, tuple))
+
+
+def _may_move(data):
+    """Tell whether the memory of `data` can move while an array shares it: not NumPy's, nor what a buffer pins."""
+    return not isinstance(data, np.ndarray) and (
+        is_tensor(data) or (not _has_buffer(data) and hasattr(data, "__dlpack__"))
+    )
+
+
+def _has_buffer(data):
+    try:
+        memoryview(data).release()
+    except TypeError:
+        return False
+    return True
+
+
 def _as_array(data):
     """Return an ndarray over the memory of `data`, or a new one for numbers and lists of them."""
-    if isinstance(data, Parameter):
-        return data.data
     if isinstance(data, np.ndarray):
-        return np.asarray(data)
-    if isinstance(data, (int, float, complex, str, bytes, np.generic, list, tuple)):
+        return np.asarray(unmasked(data, "data"))
+    if _is_number_like(data):
         return _numbers_to_array(data)
-    try:
+    if _may_move(data):
+        return _foreign_array(data)
+    if _has_buffer(data):
         return np.asarray(memoryview(data))
-    except TypeError:
-        pass  # It has no buffer protocol; BufferError and ValueError are for the caller to see.
-    if hasattr(data, "__dlpack__"):
-        return _from_dlpack(data)
     raise TypeError(
         "data must be an ndarray, a Parameter, numbers, or an object with the buffer protocol or "
         f"__dlpack__, got {type(data).__name__}"
@@ -372,13 +521,16 @@ def _as_array(data):
 
 
 def _numbers_to_array(data):
-    array = np.asarray(data)
+    array = as_array(data, "data")
     if array.dtype.kind not in "iuf" and array.dtype.name not in _STORAGE:
         raise TypeError(f"data must hold real numbers, got dtype {array.dtype}")
     return np.array(array, np.float32)
 
 
-def _from_dlpack(data):
+def _foreign_array(data):
+    """Return an ndarray over the memory that an object of another library has now."""
+    if is_tensor(data):
+        return tensor_array(data, "data")
     try:
         array = np.from_dlpack(data)
     except (BufferError, RuntimeError, TypeError) as error:
@@ -391,8 +543,7 @@ def _from_dlpack(data):
     # NumPy before 2.1 marks whatever comes through DLPack as read-only. What __array__ returns
     # carries the owner's own flag; it counts when it is the same memory.
     other = np.asarray(data)
-    same = other.__array_interface__["data"][0] == array.__array_interface__["data"][0]
-    return other if same and other.shape == array.shape else array
+    return other if address(other) == address(array) and other.shape == array.shape else array
 
 
 def _check_memory(array):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from optimcore import Parameter, ParameterTuple
+from optimcore.parameter import requires_grad_changes
 
 FLOATS = ["float16", "float32", "float64"]
 
@@ -200,6 +201,189 @@ def test_attributes_are_checked(attribute, value, error, message):
 def test_memory_cannot_be_exchanged(attribute):
     with pytest.raises(AttributeError):
         setattr(Parameter([1.0]), attribute, None)
+
+
+def test_data_is_written_by_set_data():
+    with pytest.raises(AttributeError, match=r"data cannot be exchanged; write new values into it by set_data"):
+        Parameter([1.0]).data = np.ones(1)
+
+
+def test_changes_of_requires_grad_are_counted():
+    """Optimizers look at one number to learn that something was frozen."""
+    p = Parameter([1.0], requires_grad=False)
+    before = requires_grad_changes[0]
+    p.requires_grad = False
+    Parameter([1.0])
+    assert requires_grad_changes[0] == before
+    p.requires_grad = True
+    assert requires_grad_changes[0] == before + 1
+
+
+@pytest.mark.parametrize("data", [np.ma.array([1.0, 2.0], mask=[0, 1]), [np.ma.array([1.0])], [1.0, np.ma.masked]])
+def test_masked_arrays_are_refused(data):
+    with pytest.raises(TypeError, match="data must not be a masked array"):
+        Parameter(data)
+    with pytest.raises(TypeError, match="data must not be a masked array"):
+        Parameter([0.0, 0.0]).set_data(data)
+
+
+# ---- memory of other libraries
+
+
+def test_what_was_given_is_kept():
+    data, buffer = np.ones(2), bytearray(8)
+    assert Parameter(data)._source is data
+    assert Parameter(Parameter(data))._source is data
+    assert Parameter(np.frombuffer(buffer, np.float32))._is_foreign is False
+    p = Parameter(memoryview(buffer).cast("f"))
+    assert p._is_foreign is False
+    with pytest.raises(BufferError):
+        buffer.extend(b"more")
+
+
+class Moving(Exporter):
+    """Stand for an array of another library that can get other memory."""
+
+    def __dlpack__(self, **kwargs):
+        return self.data.__dlpack__(**kwargs)
+
+
+def test_dlpack_memory_is_followed():
+    source = Moving(np.ones(3, np.float32))
+    p = Parameter(source, "w")
+    assert p._is_foreign
+    assert p._look() is False
+    source.data = np.zeros(3, np.float32)
+    assert p._look() is True
+    assert p._look() is False
+    p += 1
+    np.testing.assert_array_equal(source.data, 1)
+
+
+@pytest.mark.parametrize("other", [np.ones(4, np.float32), np.ones(3), np.ones(6, np.float32)[::2], read_only()[:3]])
+def test_dlpack_memory_of_another_kind_is_not_followed(other):
+    source = Moving(np.ones(3, np.float32))
+    p = Parameter(source, "w")
+    old, source.data = p.data, other
+    for look in (p._look, lambda: p.data, lambda: p.set_data([0.0] * 3), lambda: np.asarray(p)):
+        with pytest.raises(
+            ValueError, match=r"parameter 'w' must keep its shape \(3,\) and dtype float32.*Moving has cha"
+        ):
+            look()
+    assert p._data is old
+
+
+def test_exports_that_copy_are_refused():
+    class Copying(Exporter):
+        def __dlpack__(self, **kwargs):
+            return self.data.copy().__dlpack__(**kwargs)
+
+        def __array__(self, dtype=None, copy=None):
+            return self.data.copy()
+
+    with pytest.raises(ValueError, match="data must (share its memory|be writable)"):
+        Parameter(Copying(np.ones(3, np.float32)))
+
+
+def layer_of(torch):
+    return torch.nn.Linear(2, 1, bias=False)
+
+
+# what leaves a layer with memory of the same kind elsewhere, and what with another kind
+MOVES = {
+    "data": lambda torch, m: setattr(m.weight, "data", torch.zeros(1, 2)),
+    "vector": lambda torch, m: torch.nn.utils.vector_to_parameters(torch.zeros(2), m.parameters()),
+    "there and back": lambda torch, m: m.double().float(),
+    "swap": lambda torch, m: torch.utils.swap_tensors(m.weight, torch.nn.Parameter(torch.zeros(1, 2))),
+    "grown storage": lambda torch, m: m.weight.untyped_storage().resize_(1 << 20),
+}
+CHANGES = {
+    "double": lambda torch, m: m.double(),
+    "other shape": lambda torch, m: setattr(m.weight, "data", torch.zeros(1, 5)),
+    "strides": lambda torch, m: setattr(m.weight, "data", torch.zeros(1, 4)[:, ::2]),
+    "freed": lambda torch, m: m.weight.untyped_storage().resize_(0),
+    "cut": lambda torch, m: m.weight.untyped_storage().resize_(4),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_tensor_that_moves_is_followed(torch, move):
+    layer = layer_of(torch)
+    p = Parameter(layer.weight, "w")
+    assert p._look() is False
+    MOVES[move](torch, layer)
+    assert p._look() is True
+    assert p.data.ctypes.data == layer.weight.data_ptr()
+    assert p._look() is False
+    p.set_data([[3, 4]])
+    assert layer.weight.tolist() == [[3, 4]]
+    assert layer.weight.untyped_storage().resizable()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_tensor_of_another_kind_is_an_error(torch, change):
+    layer = layer_of(torch)
+    p = Parameter(layer.weight, "w")
+    old = p.data
+    CHANGES[change](torch, layer)
+    for look in (p._look, lambda: p.data, lambda: p.set_data([[1, 2]]), lambda: np.asarray(p), lambda: p[0]):
+        with pytest.raises(ValueError, match=r"parameter 'w' must keep its shape \(1, 2\) and dtype float32"):
+            look()
+    assert p._data is old
+    assert repr(p) == "Parameter(name='w', shape=(1, 2), dtype=float32)"
+
+
+@pytest.mark.parametrize("alias", [lambda w: w.detach(), lambda w: w.data, lambda w: w.detach().numpy()])
+@pytest.mark.parametrize("move", ["data", "vector", "there and back"])
+def test_layer_that_leaves_an_alias_behind_is_an_error(torch, alias, move):
+    """The alias cannot be asked where the weight is, but nothing else shares its storage any more."""
+    layer = layer_of(torch)
+    p = Parameter(alias(layer.weight), "w")
+    assert p._look() is False
+    pinned = p.data  # as the plan of an optimizer does
+    MOVES[move](torch, layer)
+    with pytest.raises(
+        ValueError, match=r"memory of parameter 'w' must be that of the model.*Parameter\(layer.weight\)"
+    ):
+        p._look()
+    assert pinned is p._data
+
+
+def test_aliases_without_others_are_no_reason_to_complain(torch):
+    """Nobody shared them, or somebody still has the tensor that was given."""
+    for given in (torch.zeros(3), torch.zeros(6)[:3], torch.zeros(3).bfloat16(), torch.zeros(3).numpy()):
+        p = Parameter(given)
+        del given
+        p._look()
+    given = torch.zeros(3)
+    for alias in (given.detach(), given.view(-1)):
+        p = Parameter(given)
+        del alias
+        p._look()
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    p = Parameter(parameter)
+    alias = parameter.detach()
+    del parameter, alias
+    p._look()
+
+
+def test_copies_of_foreign_parameters(torch):
+    weight = torch.ones(3, requires_grad=True)
+    p = Parameter(weight, "w")
+    for other in (copy.deepcopy(p), pickle.loads(pickle.dumps(p))):
+        assert other._is_foreign is False
+        other += 1
+        assert weight.tolist() == [1, 1, 1]
+    same = copy.copy(p)
+    weight.data = torch.zeros(3)
+    for q in (p, same, Parameter(p)):
+        assert q.data.ctypes.data == weight.data_ptr()
+
+
+def test_subclass_of_a_tensor_that_requires_a_gradient_is_taken(torch):
+    weight = torch.nn.Parameter(torch.ones(2))
+    Parameter(weight).set_data([3, 4])
+    assert weight.tolist() == [3, 4]
 
 
 # ---- set_data
