@@ -15,6 +15,8 @@ import math
 import numpy as np
 
 from .checks import check_at_least, check_count, check_finite, check_flag, check_positive, is_number
+from .kernels.arrays import as_array, one_number
+from .kernels.tensors import is_tensor
 
 __all__ = [
     "CosineDecayLR",
@@ -53,8 +55,8 @@ class LearningRateSchedule:
     -----
     An optimizer passes its `global_step`, which is 0 in the first step. Steps are not
     range-checked: a negative or fractional step is put into the formula. Where a formula leaves
-    the range of float64 (a `decay_rate` above 1 at a huge step, for example), Python's
-    OverflowError or ZeroDivisionError appears; MindSpore would train on with an infinite rate.
+    the range of float64 (a `decay_rate` above 1 at a huge step, for example), a ValueError names
+    the schedule and the step; MindSpore would train on with an infinite rate.
 
     Examples
     --------
@@ -79,11 +81,14 @@ class LearningRateSchedule:
     def __call__(self, global_step):
         # an int comes once per optimizer step: it passes with one look at its type
         if type(global_step) is not int:
-            if isinstance(global_step, np.ndarray):
-                return self._rates(global_step)
+            if isinstance(global_step, np.ndarray) or is_tensor(global_step):
+                return self._rates(as_array(global_step, "global_step"))
             global_step = _python_number(global_step)
-        rate = self.construct(global_step)
-        return rate if type(rate) is float else self._to_float(rate)
+        try:
+            rate = self.construct(global_step)
+        except ArithmeticError as error:
+            raise ValueError(self._not_finite(global_step, f"{type(error).__name__} ({error})")) from error
+        return rate if type(rate) is float and -math.inf < rate < math.inf else self._to_float(rate, global_step)
 
     def _rates(self, steps):
         rates = [self(step) for step in steps.ravel().tolist()]
@@ -100,7 +105,7 @@ class LearningRateSchedule:
         Returns
         -------
         float
-            Any number, or an ndarray of one element, is accepted from a subclass.
+            Any number, or an array or a tensor of one element, is accepted from a subclass.
 
         Raises
         ------
@@ -109,13 +114,17 @@ class LearningRateSchedule:
         """
         raise NotImplementedError(f"{type(self).__name__} must define construct(global_step)")
 
-    def _to_float(self, rate):
-        if isinstance(rate, np.ndarray) and rate.size == 1:
-            rate = rate.item()
+    def _to_float(self, rate, step):
+        name = f"the result of {type(self).__name__}.construct"
+        rate = one_number(rate, name)
         if not is_number(rate):
-            name = type(self).__name__
-            raise TypeError(f"the result of {name}.construct must be a number, got {rate!r}")
+            raise TypeError(f"{name} must be a number, got {rate!r}")
+        if not math.isfinite(rate):
+            raise ValueError(self._not_finite(step, rate))
         return float(rate)
+
+    def _not_finite(self, step, came):
+        return f"learning_rate at step {step} must be finite, got {came} from {type(self).__name__}"
 
 
 def _python_number(step):

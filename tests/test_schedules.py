@@ -99,8 +99,39 @@ def test_polynomial_root_exists_past_every_float():
 
 
 def test_rate_past_float64_is_an_error_not_infinity():
-    with pytest.raises(OverflowError):
+    message = r"learning_rate at step 5000 must be finite, got OverflowError \(.*\) from ExponentialDecayLR"
+    with pytest.raises(ValueError, match=message) as raised:
         ExponentialDecayLR(0.1, 2.0, 1)(5000)
+    assert isinstance(raised.value.__cause__, OverflowError)
+    with pytest.raises(ValueError, match="learning_rate at step 200 must be finite, got inf from ExponentialDecayLR"):
+        ExponentialDecayLR(1e300, 2.0, 1)(200)
+
+
+# a step before the first that no float can hold, or one at which a divisor is 0
+BEYOND = [
+    (ExponentialDecayLR(0.1, 0.5, 1), -5000),
+    (NaturalExpDecayLR(0.1, 1.0, 1), -5000),
+    (InverseDecayLR(0.1, 1.0, 1), -1),
+    (CosineDecayLR(0.0, 0.1, 3), -(10**400)),
+    (PolynomialDecayLR(0.1, 0.0, 3, 2000.0), -(10**300)),
+    (WarmUpLR(0.1, 3), -(10**400)),
+]
+
+
+@pytest.mark.parametrize("schedule, step", BEYOND)
+def test_arithmetic_that_fails_names_the_schedule_and_the_step(schedule, step):
+    with pytest.raises(ValueError, match=rf"learning_rate at step {step} must be .* from {type(schedule).__name__}"):
+        schedule(step)
+
+
+@pytest.mark.parametrize("fail", [lambda: 1 / 0, lambda: 10.0**400, lambda: math.exp(1000), lambda: math.inf])
+def test_schedule_of_a_user_is_named_too(fail):
+    class Mine(LearningRateSchedule):
+        def construct(self, global_step):
+            return fail()
+
+    with pytest.raises(ValueError, match="learning_rate at step 7 must be finite, got .* from Mine"):
+        Mine()(7)
 
 
 # --- kinds of steps ----------------------------------------------------------------------------

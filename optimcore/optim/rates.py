@@ -6,10 +6,15 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..checks import check_at_least, is_number
+from ..kernels.arrays import as_array, is_float, one_number
+from ..kernels.tensors import is_tensor
 from ..parameter import Parameter
 from ..schedules import LearningRateSchedule
 
 __all__ = ["check_decay", "check_lengths", "is_dynamic", "make_rate", "read_decay", "reader"]
+
+
+_ONE_RATE = "; a list holds the rate of every step: pass the number itself for a fixed rate"
 
 
 def make_rate(argument, value, name):
@@ -19,7 +24,7 @@ def make_rate(argument, value, name):
     ----------
     argument : str
         What the user calls it, for messages.
-    value : number, 0-d or 1-D array, iterable of numbers, or LearningRateSchedule
+    value : number, 0-d or 1-D array or tensor, iterable of numbers, or LearningRateSchedule
         The rate; all numbers finite and >= 0.
     name : str
         Name of the Parameter that keeps it.
@@ -31,8 +36,8 @@ def make_rate(argument, value, name):
     """
     if isinstance(value, LearningRateSchedule):
         return value
-    if isinstance(value, (Parameter, np.ndarray)):
-        numbers = _array_rates(argument, np.asarray(value))
+    if is_array(value):
+        numbers = _array_rates(argument, as_array(value, argument))
     elif isinstance(value, Iterable) and not isinstance(value, (str, bytes, dict, set, frozenset)):
         numbers = _listed_rates(argument, list(value))
     elif is_number(value):
@@ -44,7 +49,14 @@ def make_rate(argument, value, name):
     return Parameter(np.array(numbers, np.float64), name, requires_grad=False)
 
 
+def is_array(value):
+    """Tell whether a value is an array of some library; NumPy's scalars are numbers."""
+    return is_tensor(value) or (hasattr(value, "__array__") and not isinstance(value, np.generic))
+
+
 def _array_rates(argument, array):
+    if is_float(array.dtype):
+        array = array.astype(np.float64)  # of bfloat16, too
     if array.ndim > 1:
         raise ValueError(f"{argument} must have 0 or 1 dimensions, got {array.ndim}")
     if array.ndim == 1:
@@ -55,10 +67,15 @@ def _array_rates(argument, array):
 def _listed_rates(argument, values):
     if not values:
         raise ValueError(f"{argument} must not be empty, got {values}")
+    numbers = []
     for i, value in enumerate(values):
+        if is_array(value):
+            array = as_array(value, f"{argument}[{i}]")
+            value = array.item() if array.ndim == 0 else array
         if isinstance(value, (list, tuple, np.ndarray)):
             raise ValueError(f"{argument} must not be nested, got {value!r} at {argument}[{i}]")
-    return [check_at_least(f"{argument}[{i}]", v, 0) for i, v in enumerate(values)]
+        numbers.append(check_at_least(f"{argument}[{i}]", value, 0))
+    return numbers
 
 
 def check_lengths(rates):
@@ -98,14 +115,33 @@ def _fixed_reader(rate):
 def _listed_reader(rate):
     def read(step):
         if not 0 <= step < rate.size:
-            raise IndexError(f"global_step must be in [0, {rate.size}), the length of {rate.name}, got {step}")
+            raise IndexError(
+                f"global_step must be in [0, {rate.size}), the length of {rate.name}, got {step}"
+                + _ONE_RATE * (rate.size == 1)
+            )
         return _check_rate(rate.data.item(step), step)
 
     return read
 
 
 def _schedule_reader(schedule):
-    return lambda step: _check_rate(_as_number(schedule(step)), step)
+    kind = type(schedule).__name__
+
+    def read(step):
+        try:
+            lr = schedule(step)
+        except ArithmeticError as error:  # of a subclass that overrides __call__; the base class names its own
+            raise ValueError(
+                f"learning_rate at step {step} must be finite, got {type(error).__name__} ({error}) from {kind}"
+            ) from error
+        if type(lr) is float and 0.0 <= lr < math.inf:
+            return lr
+        try:
+            return _check_rate(one_number(lr, f"learning_rate at step {step}"), step)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{error} from {kind}") from None
+
+    return read
 
 
 def _check_rate(lr, step):
@@ -125,11 +161,9 @@ def read_decay(decay, step):
     """Return the weight decay of a step as a float."""
     if not callable(decay):
         return decay
-    return check_at_least(f"weight_decay at step {step}", _as_number(decay(step)), 0)
-
-
-def _as_number(value):
-    """Unpack an array of one element, which schedules written with NumPy return."""
-    if isinstance(value, (Parameter, np.ndarray)) and value.size == 1:
-        return np.asarray(value).reshape(())[()]
-    return value
+    name = f"weight_decay at step {step}"
+    try:
+        value = decay(step)
+    except ArithmeticError as error:
+        raise ValueError(f"{name} must be finite, got {type(error).__name__} ({error})") from error
+    return check_at_least(name, one_number(value, name), 0)

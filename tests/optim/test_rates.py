@@ -2,6 +2,7 @@
 
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -406,3 +407,76 @@ def test_callable_weight_decay_is_checked_at_the_step(value, error, message):
     with pytest.raises(error, match=message):
         opt(gradients)
     assert state(opt) == before
+
+
+# ---- messages and arrays of other kinds
+
+
+@pytest.mark.parametrize("rates", [[0.1], (0.1,), np.array([0.1])])
+def test_end_of_one_rate_explains_lists(rates):
+    opt = make(rates)
+    opt.global_step = 1
+    with pytest.raises(
+        IndexError, match="a list holds the rate of every step: pass the number itself for a fixed rate"
+    ):
+        opt.get_lr()
+
+
+def test_end_of_several_rates_does_not():
+    opt = make([0.1, 0.2])
+    opt.global_step = 2
+    with pytest.raises(IndexError) as raised:
+        opt.get_lr()
+    assert "fixed rate" not in str(raised.value)
+
+
+def fails():
+    raise FloatingPointError("underflow")
+
+
+@pytest.mark.parametrize(
+    "result", [lambda: 10.0**400, lambda: 1 / 0, fails, lambda: math.inf, lambda: np.float64(math.inf)]
+)
+def test_arithmetic_of_a_schedule_names_it(result):
+    class Bad(LearningRateSchedule):
+        def construct(self, global_step):
+            return result()
+
+    class Worse(Bad):
+        def __call__(self, global_step):
+            return result()
+
+    for kind in (Bad, Worse):
+        opt = make(kind())
+        opt.global_step = 3
+        with pytest.raises(ValueError, match=f"learning_rate at step 3 must be finite, got .* from {kind.__name__}"):
+            opt.get_lr()
+
+
+@pytest.mark.parametrize("result", [lambda: 10.0**400, lambda: 1 / 0, lambda: math.inf])
+def test_arithmetic_of_a_decay_names_it(result):
+    opt = make(0.1, weight_decay=lambda step: result())
+    with pytest.raises(ValueError, match="weight_decay at step 0 must be finite, got"):
+        opt.get_weight_decay()
+
+
+@pytest.mark.parametrize("rate", [np.ma.array(0.5, mask=True), np.ma.array([0.5, 0.25]), [0.5, np.ma.array(0.25)]])
+def test_masked_rates_are_refused(rate):
+    with pytest.raises(TypeError, match="learning_rate.* must not be a masked array"):
+        make(rate)
+    if np.ndim(rate) == 0:
+        with pytest.raises(TypeError, match="Schedule.construct must not be a masked array"):
+            make(Schedule(rate)).get_lr()
+        with pytest.raises(TypeError, match="weight_decay at step 0 must not be a masked array"):
+            make(0.1, weight_decay=lambda step: rate).get_weight_decay()
+
+
+def test_rates_of_16_bits():
+    assert make(np.array(0.5, ml_dtypes.bfloat16)).get_lr() == 0.5
+    assert make(np.array([0.5, 0.25], np.float16)).get_lr() == 0.5
+    assert make([np.array(0.5), 0.25]).get_lr() == 0.5
+
+
+def test_integer_beyond_float64_is_not_finite():
+    with pytest.raises(ValueError, match="learning_rate must be finite, got 1000"):
+        make(10**400)
