@@ -5,9 +5,13 @@ bits, and divides the gradients by it again. A manager holds the scale and says 
 does to it.
 """
 
+import math
+import sys
+
 import numpy as np
 
 from optimcore.checks import check_at_least, check_count, check_flag, check_positive
+from optimcore.kernels.arrays import as_array
 
 __all__ = [
     "DynamicLossScaleManager",
@@ -105,20 +109,41 @@ class _DynamicLossScale:
         self.cur_iter = 1  # the coming step, counted from 1
         self.last_overflow_iter = 0
 
-    def _next_scale(self, loss_scale, overflow):
+    def _next_scale(self, loss_scale, overflow, largest=sys.float_info.max):
+        """Return the scale of the next step. `largest`: the largest number of the type that holds it."""
+        top = math.ldexp(1.0, math.frexp(largest)[1] - 1)  # a power of two, so that unscaling stays exact
+        if not loss_scale <= largest:
+            loss_scale = top  # it has been infinite
         if overflow:
-            return max(loss_scale * self.decrease_ratio, 1.0)
-        if (self.cur_iter - self.last_overflow_iter) % self.scale_window == 0:
-            return loss_scale * self.increase_ratio
-        return loss_scale
+            scale = max(loss_scale * self.decrease_ratio, 1.0)
+        elif (self.cur_iter - self.last_overflow_iter) % self.scale_window == 0:
+            scale = loss_scale * self.increase_ratio
+        else:
+            return loss_scale
+        return scale if scale <= largest else max(loss_scale, top)
+
+
+def _largest(dtype):
+    """Return the largest finite number of a dtype, as a float."""
+    if dtype.kind in "iu":
+        return float(np.iinfo(dtype).max)
+    if dtype.name == "bfloat16":
+        from ml_dtypes import finfo  # it is there, as arrays of it are
+
+        return float(finfo(dtype).max)
+    return float(np.finfo(dtype).max)
 
 
 class DynamicLossScaleManager(_DynamicLossScale):
     """Lower the loss scale after an overflow, raise it after a series of good steps.
 
     An overflow divides the scale by `scale_factor`, but never below 1. Every `scale_window` steps
-    in a row without overflow multiply it by `scale_factor`; there is no upper bound. A step with
-    overflow is always to be skipped, so the optimizer keeps ``loss_scale=1.0``.
+    in a row without overflow multiply it by `scale_factor`, as long as the type that holds the
+    scale has such a number: float64 here, the type of the array in the update cell. A step that
+    would lead beyond leads to the largest power of two of the type, 2**1023 or 2**15 for float16,
+    and so does an infinite scale, for instance a loaded one. MindSpore has no upper bound, and does
+    not come back from infinity. A step with overflow is always to be skipped, so the optimizer
+    keeps ``loss_scale=1.0``.
 
     Parameters
     ----------
@@ -267,9 +292,11 @@ class DynamicLossScaleUpdateCell(_DynamicLossScale):
         """
         if not hasattr(loss_scale, "__setitem__") or isinstance(loss_scale, list):
             raise TypeError(f"loss_scale must be an ndarray or Parameter, got {loss_scale!r}")
-        if np.size(loss_scale) != 1:
-            raise ValueError(f"loss_scale must have one element, got shape {np.shape(loss_scale)}")
-        loss_scale[...] = self._next_scale(np.asarray(loss_scale).item(), overflow)
+        array = as_array(loss_scale, "loss_scale")
+        if array.size != 1:
+            raise ValueError(f"loss_scale must have one element, got shape {array.shape}")
+        number = array.astype(np.float64).item()
+        loss_scale[...] = self._next_scale(number, overflow, _largest(array.dtype))
         if overflow:
             self.last_overflow_iter = self.cur_iter
         self.cur_iter += 1

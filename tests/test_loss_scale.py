@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -211,3 +212,67 @@ def test_any_positive_factor_is_accepted(scale_factor):
     manager.update_loss_scale(False)
     assert manager.get_loss_scale() == float(scale_factor)
     assert manager.get_update_cell().get_loss_scale() == float(scale_factor)
+
+
+# ---- bounds
+
+
+def good_steps(manager, count):
+    for _ in range(count):
+        manager.update_loss_scale(False)
+    return manager.get_loss_scale()
+
+
+def test_scale_stays_finite_and_comes_back():
+    manager = DynamicLossScaleManager(2.0**24, scale_factor=2, scale_window=1)
+    assert good_steps(manager, 1100) == 2.0**1023
+    manager.update_loss_scale(True)
+    assert manager.get_loss_scale() == 2.0**1022
+
+
+@pytest.mark.parametrize("loaded", [math.inf, math.nan])
+def test_scale_that_was_loaded_as_infinite_comes_back(loaded):
+    manager = DynamicLossScaleManager(scale_window=3)
+    manager.loss_scale = loaded
+    manager.update_loss_scale(True)
+    assert manager.get_loss_scale() == 2.0**1022
+    manager.loss_scale = loaded
+    manager.update_loss_scale(False)
+    assert manager.get_loss_scale() == 2.0**1023
+
+
+def test_factor_below_one_is_bounded_too():
+    manager = DynamicLossScaleManager(2.0**1000, scale_factor=2.0**-10, scale_window=10)
+    for _ in range(5):
+        manager.update_loss_scale(True)
+    assert manager.get_loss_scale() == 2.0**1023
+
+
+@pytest.mark.parametrize(
+    ("dtype", "top"),
+    [
+        (np.float16, 2.0**15),
+        (ml_dtypes.bfloat16, 2.0**127),
+        (np.float32, 2.0**127),
+        (np.float64, 2.0**1023),
+        (np.int32, 2.0**30),
+    ],
+)
+def test_scale_in_an_array_stays_finite_in_its_type(dtype, top):
+    cell = DynamicLossScaleManager(2.0**8, scale_factor=4, scale_window=1).get_update_cell()
+    scale = np.array(2.0**8, dtype)
+    for _ in range(600):
+        cell(scale, False)
+    assert scale == top
+    cell(scale, True)
+    assert float(scale) == top / 4
+    if dtype is not np.int32:
+        scale[...] = np.inf
+        cell(scale, True)
+        assert float(scale) == top / 4
+
+
+def test_masked_scale_is_refused():
+    cell = DynamicLossScaleManager().get_update_cell()
+    with pytest.raises(TypeError, match="loss_scale must not be a masked array"):
+        cell(np.ma.array(2.0), False)
