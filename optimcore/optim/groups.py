@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from .rates import check_decay, make_rate
 __all__ = ["Entry", "collect", "plain_entries", "read_groups"]
 
 GROUP_KEYS = ("params", "lr", "weight_decay", "grad_centralization", "order_params")
+_LONG_NAMES = {"learning_rate": "lr", "parameters": "params"}
 
 
 class Entry(NamedTuple):
@@ -87,7 +89,15 @@ def _check_keys(groups):
     for i, group in enumerate(groups):
         for key in group:
             if key not in GROUP_KEYS:
-                raise KeyError(f"keys of parameters[{i}] must be among {', '.join(GROUP_KEYS)}, got {key!r}")
+                raise KeyError(
+                    f"keys of parameters[{i}] must be among {', '.join(GROUP_KEYS)}, got {key!r}{_suggestion(key)}"
+                )
+
+
+def _suggestion(key):
+    """Ask for the key that may have been meant, if there is one."""
+    near = [_LONG_NAMES[key]] if key in _LONG_NAMES else get_close_matches(str(key), GROUP_KEYS, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _members(i, group):

@@ -329,3 +329,27 @@ def test_order_alone_is_refused():
 def test_order_params_is_checked(order, error, message):
     with pytest.raises(error, match=message):
         Optimizer(0.1, [{"params": make("a", "b")}, {"order_params": order}])
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("learning_rate", "lr"),
+        ("weight_deacy", "weight_decay"),
+        ("param", "params"),
+        ("parameters", "params"),
+        ("grad_centralisation", "grad_centralization"),
+        ("order_param", "order_params"),
+    ],
+)
+def test_unknown_key_suggests_the_near_one(key, meant):
+    group = {"params": [Parameter([1.0], "w")], key: 0.1}
+    with pytest.raises(KeyError, match=f"got '{key}'; did you mean '{meant}'?"):
+        Optimizer(0.1, [group])
+
+
+@pytest.mark.parametrize("key", ["betas", 3])
+def test_unknown_key_far_from_all_suggests_nothing(key):
+    with pytest.raises(KeyError) as raised:
+        Optimizer(0.1, [{"params": [Parameter([1.0], "w")], key: 0.1}])
+    assert "did you mean" not in str(raised.value)
