@@ -4,6 +4,7 @@ NumPy arrays in, one fused pass over memory without the GIL, done. The API is th
 """
 
 from optimcore._version import __version__
+from optimcore.files import reserve
 from optimcore.gradients import all_finite, clip_by_global_norm, global_norm
 from optimcore.loss_scale import DynamicLossScaleManager, FixedLossScaleManager
 from optimcore.optim import (
@@ -98,6 +99,7 @@ __all__ = [
     "natural_exp_decay_lr",
     "piecewise_constant_lr",
     "polynomial_decay_lr",
+    "reserve",
     "set_num_threads",
     "set_thread_threshold",
     "show_config",

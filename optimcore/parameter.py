@@ -1,15 +1,13 @@
 """Named arrays that an optimizer updates in place."""
 
-import mmap
-import os
 import re
 import sys
-from functools import partial
 
 import numpy as np
 
 from .checks import check_flag
 from .kernels.arrays import aligned_zeros, as_array, compute_dtype, unmasked
+from .kernels.mapped import allocator, take_space
 from .kernels.tensors import Whereabouts, address, is_tensor, tensor_array, users_of, users_when_alone
 
 __all__ = ["Parameter", "ParameterTuple"]
@@ -401,7 +399,8 @@ class ParameterTuple(tuple):
         -------
         ParameterTuple
             Parameters with memory of their own; `requires_grad` is kept. What is made from a writable `numpy.memmap`
-            is in an unnamed temporary file in the same folder, which takes the space of the pages that are written.
+            is in an unnamed temporary file in the same folder. Zeros take the space of the pages that are written, or
+            all of it by `reserve`; with another initial value they take it at once.
         """
         if not isinstance(prefix, str):
             raise TypeError(f"prefix must be a str, got {prefix!r}")
@@ -435,34 +434,12 @@ def _name_unnamed(parameters):
 
 def _clone(parameter, name, init, dtype, number):
     dtype = compute_dtype(parameter.dtype) if dtype == "compute" else parameter.dtype
-    data = aligned_zeros(parameter.shape, dtype, number, _allocator(parameter.data))
+    data = aligned_zeros(parameter.shape, dtype, number, allocator(parameter.data))
     value = _init_value(init, parameter)
     if np.ndim(value) or value != 0:  # zeros take no memory until they are touched
+        take_space(data, wanted=False)  # a full disk is an error here; amid the writing it would end the process
         data[...] = value
     return Parameter(data, name, parameter.requires_grad)
-
-
-def _allocator(array):
-    """Return the function for zeros beside an array: in memory, or in a file if the array is in one.
-
-    Who maps a table has no memory for its slots. Memory that nothing has been written to takes none, but a page of new
-    memory may have 2 MB, so that a few thousand rows fill gigabytes; a page of a file has 4 KB.
-    """
-    while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap) and array.filename is not None and array.mode in ("r+", "w+"):
-            return partial(_zeros_in_file, os.path.dirname(array.filename))
-        array = array.base
-    return np.zeros
-
-
-def _zeros_in_file(folder, size, dtype):
-    import tempfile  # here, because it takes a while and most processes map no file
-
-    with tempfile.TemporaryFile(dir=folder) as file:  # the mapping keeps it alive
-        zeros = np.memmap(file, dtype, "w+", shape=(size,))
-    if hasattr(mmap, "MADV_RANDOM"):  # the system would read megabytes around each row
-        zeros.base.madvise(mmap.MADV_RANDOM)
-    return zeros
 
 
 def _init_value(init, parameter):
