@@ -293,6 +293,8 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
         if out is not None:
             kwargs["out"] = tuple(_unwrap(x) for x in out)
+            for x in inputs:
+                unmasked(x, f"what is written into parameter {self._name!r}")
         result = getattr(ufunc, method)(*(_unwrap(x) for x in inputs), **kwargs)
         # `p -= x` must leave a Parameter behind, not the array inside it.
         if out is None:
@@ -317,7 +319,7 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
         return self.data[key]
 
     def __setitem__(self, key, value):
-        self.data[key] = _unwrap(value)
+        self.data[key] = unmasked(_unwrap(value), f"what is written into parameter {self._name!r}")
 
     def __bool__(self):
         return bool(self.data)

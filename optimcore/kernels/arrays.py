@@ -72,7 +72,7 @@ def is_float(dtype):
 
 
 def unmasked(array, name):
-    """Return an ndarray as it is, unless it is a masked one: NumPy drops the mask, and what it hides becomes data."""
+    """Return `array` as it is, unless it is a masked one: NumPy drops the mask, and what it hides becomes data."""
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
             f"{name} must not be a masked array, whose mask would be lost; pass array.filled(0) or array.compressed()"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from optimcore.kernels.arrays import compute_dtype
+from optimcore.kernels.arrays import compute_dtype, unmasked
 from optimcore.kernels.driver import Plan
 
 
@@ -72,6 +72,7 @@ def _check_out(names, parameters, gradients, out):
             continue
         if not isinstance(target, np.ndarray):
             raise TypeError(f"out[{i}], of parameter {name!r}, must be an ndarray, got {type(target).__name__}")
+        unmasked(target, f"out[{i}], of parameter {name!r},")
         compute_dtype(target.dtype, f"dtype of out[{i}]")
         if target.shape != parameter.shape or not target.flags.writeable:
             raise ValueError(

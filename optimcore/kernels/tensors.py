@@ -33,16 +33,25 @@ def tensor_array(tensor, name):
     ImportError
         If the tensor is of bfloat16 and ``ml_dtypes`` is not there.
     """
-    _check(tensor, name)
-    # an alias of its own: `tensor.data = other` then leaves the memory of the array alone
-    alias = tensor.detach()
-    if tensor.dtype is not sys.modules["torch"].bfloat16:
-        return _share(alias, name)
-    return _share(alias.view(sys.modules["torch"].int16), name).view(_bfloat16(name))  # DLPack in NumPy has 16 bits
+    torch = sys.modules["torch"]
+    is_bfloat16 = tensor.dtype is torch.bfloat16
+    number_type = _bfloat16(name) if is_bfloat16 else None
+    try:
+        if tensor.is_neg() or tensor.untyped_storage().nbytes() < _needed_bytes(tensor):
+            raise BufferError("its memory is not that of an array")
+        # an alias of its own: `tensor.data = other` then leaves the memory of the array alone
+        alias = tensor.detach()
+        array = np.from_dlpack(alias.view(torch.int16) if is_bfloat16 else alias)  # NumPy's DLPack has no bfloat16
+    except (BufferError, RuntimeError, TypeError) as error:
+        _explain(tensor, name)
+        raise TypeError(f"{name} must be a tensor that NumPy can share, got {tensor.dtype}: {error}") from error
+    if not array.flags.writeable:
+        array = as_writable(array)
+    return array.view(number_type) if is_bfloat16 else array
 
 
-def _check(tensor, name):
-    """Raise an error unless the memory of the tensor is that of an array."""
+def _explain(tensor, name):
+    """Raise an error that says what to pass instead, if it is known why the memory is not that of an array."""
     torch = sys.modules["torch"]
     if tensor.layout is not torch.strided:
         raise TypeError(f"{name} must be dense, got a tensor of layout {tensor.layout}; pass tensor.to_dense()")
@@ -69,14 +78,6 @@ def _bfloat16(name):
             f"{name} is of bfloat16, for which NumPy needs ml_dtypes: pip install optimcore[bf16]"
         ) from error
     return bfloat16
-
-
-def _share(tensor, name):
-    try:
-        array = np.from_dlpack(tensor)
-    except (BufferError, RuntimeError, TypeError) as error:
-        raise TypeError(f"{name} must be a tensor that NumPy can share, got {tensor.dtype}: {error}") from error
-    return array if array.flags.writeable else as_writable(array)
 
 
 class _Memory:
@@ -127,10 +128,12 @@ class Whereabouts:
 
 def _needed_bytes(tensor):
     """Return how many bytes a storage must have for this tensor."""
-    if not tensor.numel():
+    count = tensor.numel()
+    if count == 0:
         return 0
-    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return (tensor.storage_offset() + last + 1) * tensor.element_size()
+    if not tensor.is_contiguous():
+        count = 1 + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (tensor.storage_offset() + count) * tensor.element_size()
 
 
 def users_of(data):

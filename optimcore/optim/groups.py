@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..checks import check_flag
+from ..kernels.tensors import is_tensor
 from ..parameter import Parameter, check_names
 from .rates import check_decay, make_rate
 
@@ -192,13 +193,18 @@ def _list_of_parameters(name, value):
 
 def _reject_single(name, value):
     """Raise TypeError for what is no collection, or iterates into other things than its elements."""
-    if not isinstance(value, Iterable) or isinstance(value, (str, bytes, dict, Parameter, np.ndarray)):
-        raise TypeError(f"{name} must be a list of Parameters, got {type(value).__name__}")
+    single = isinstance(value, (str, bytes, dict, Parameter, np.ndarray)) or is_tensor(value)
+    if single or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list of Parameters, got {_kind(value)}")
 
 
 def _check_parameter(name, value):
     if not isinstance(value, Parameter):
         raise TypeError(
-            f"{name} must be a Parameter, got {type(value).__name__} "
-            "(an array becomes one by optimcore.Parameter(array, name))"
+            f"{name} must be a Parameter, got {_kind(value)} (an array becomes one by optimcore.Parameter(array, name))"
         )
+
+
+def _kind(value):
+    """Name the type of a value; torch's own Parameter is a tensor."""
+    return "torch.Tensor" if is_tensor(value) else type(value).__name__

@@ -216,3 +216,9 @@ def test_empty_batch_in_a_step():
     opt = LazyAdam([Parameter(table, "table")], learning_rate=1.0)
     opt((RowTensor(np.array([]), np.zeros((0, 2)), table.shape),))
     assert (table == 1).all()
+
+
+def test_masked_array_is_no_target():
+    opt = SGD([Parameter(np.zeros(2), "w")], weight_decay=0.1)
+    with pytest.raises(TypeError, match=r"out\[0\], of parameter 'w', must not be a masked array"):
+        opt.decay_weight((np.ones(2),), out=[np.ma.array([1.0, 1.0])])

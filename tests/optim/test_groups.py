@@ -353,3 +353,16 @@ def test_unknown_key_far_from_all_suggests_nothing(key):
     with pytest.raises(KeyError) as raised:
         Optimizer(0.1, [{"params": [Parameter([1.0], "w")], key: 0.1}])
     assert "did you mean" not in str(raised.value)
+
+
+def test_weights_of_torch_are_to_be_wrapped(torch):
+    """Their class has the same name as ours."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    for parameters in ([weight], [{"params": [weight]}], torch.nn.Linear(2, 1).parameters()):
+        with pytest.raises(
+            TypeError, match=r"must be a Parameter, got torch.Tensor \(an array .*optimcore.Parameter\("
+        ):
+            Optimizer(0.1, parameters)
+    for parameters in (weight, [{"params": weight}]):
+        with pytest.raises(TypeError, match="must be a list of Parameters, got torch.Tensor"):
+            Optimizer(0.1, parameters)
