@@ -20,7 +20,6 @@ _HOW_TO_FIX = "pass numpy.array(data) and read the result from Parameter.data"
 # How often a `requires_grad` has changed, of any Parameter: optimizers look at this one number in each step.
 requires_grad_changes = [0]
 
-
 # What ties a Parameter to memory of others: a pickled one has its own.
 _TIES = ("_source", "_is_foreign", "_whereabouts", "_users")
 
@@ -294,7 +293,7 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
         if out is not None:
             kwargs["out"] = tuple(_unwrap(x) for x in out)
             for x in inputs:
-                unmasked(x, f"what is written into parameter {self._name!r}")
+                unmasked(x, "what is written into a Parameter")
         result = getattr(ufunc, method)(*(_unwrap(x) for x in inputs), **kwargs)
         # `p -= x` must leave a Parameter behind, not the array inside it.
         if out is None:
@@ -319,7 +318,7 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
         return self.data[key]
 
     def __setitem__(self, key, value):
-        self.data[key] = unmasked(_unwrap(value), f"what is written into parameter {self._name!r}")
+        self.data[key] = unmasked(_unwrap(value), "what is written into a Parameter")
 
     def __bool__(self):
         return bool(self.data)

@@ -229,9 +229,9 @@ def test_masked_arrays_are_refused(data):
 
 def test_masked_arrays_are_not_written():
     p, masked = Parameter([1.0, 2.0], "w"), np.ma.array([1.0, 99.0], mask=[False, True])
-    with pytest.raises(TypeError, match="what is written into parameter 'w' must not be a masked array"):
+    with pytest.raises(TypeError, match="what is written into a Parameter must not be a masked array"):
         p -= masked
-    with pytest.raises(TypeError, match="what is written into parameter 'w' must not be a masked array"):
+    with pytest.raises(TypeError, match="what is written into a Parameter must not be a masked array"):
         p[:] = masked
     np.testing.assert_array_equal(p, [1, 2])
     assert (p * masked).mask.tolist() == [False, True]

@@ -134,7 +134,7 @@ def as_floats(data, name):
 def _read(data, name, kind):
     try:
         return as_array(data, name)
-    except ImportError:
+    except (ImportError, MemoryError):
         raise
     except Exception as error:
         if str(error).startswith(name):  # it says already what must be different

@@ -71,6 +71,16 @@ def test_other_objects_are_no_floats(data):
         as_floats(data, "x")
 
 
+def test_lack_of_memory_is_not_taken_for_a_wrong_kind():
+    class Large:
+        def __array__(self, dtype=None, copy=None):
+            raise MemoryError
+
+    for call in (lambda x: as_floats(x, "x"), lambda x: as_indices(x, "x"), lambda x: global_norm([x])):
+        with pytest.raises(MemoryError):
+            call(Large())
+
+
 @pytest.mark.parametrize("pair", [([1, 2], [[1.0], [2.0]]), (np.array([1, 2]), np.ones((2, 3), np.float32))])
 def test_pair_of_indices_and_values_is_explained(pair):
     with pytest.raises(
