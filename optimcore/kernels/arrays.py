@@ -103,16 +103,22 @@ def as_array(data, name):
         data = _readable(data, name)
     elif hasattr(data, "__dlpack__") and not hasattr(data, "__array__"):
         return np.from_dlpack(data)
-    return np.asarray(data)
+    return np.asarray(unmasked(np.asanyarray(data), name))
 
 
 def _readable(data, name):
-    """Return a list in which NumPy neither drops a mask nor asks a tensor for its ``__array__``."""
+    """Return a list in which NumPy neither drops a mask nor asks a tensor for its ``__array__``.
+
+    Rows in it are refused: NumPy would make dense arrays of them, as large as their tables.
+    """
     kinds = set(map(type, data))  # most lists are of numbers, and long
     if all(issubclass(kind, (int, float, np.number)) for kind in kinds):
         return data
-    if not any(isinstance(x, (list, tuple, np.ndarray)) or is_tensor(x) for x in data):
-        return data
+    if any(map(is_rows, data)):
+        raise TypeError(
+            f"{name} must not be a list of rows; pass one optimcore.RowTensor of their indices and values, each joined "
+            "by numpy.concatenate"
+        )
     return [_readable(x, name) if isinstance(x, (list, tuple)) else as_array(x, name) for x in data]
 
 

@@ -55,6 +55,10 @@ MASKED = np.ma.array([1.0, 99.0], mask=[False, True])
     "data", [MASKED, np.ma.array([1.0, 2.0]), [MASKED, [1.0, 2.0]], [1.0, np.ma.masked], ([MASKED],)]
 )
 def test_masked_arrays_are_refused(data):
+    """Also one that an object makes of itself."""
+    with pytest.raises(TypeError, match="^x must not be a masked array"):
+        as_floats(Reads(data) if isinstance(data, np.ndarray) else data, "x")
+
     with pytest.raises(TypeError, match=r"^x must not be a masked array.*filled\(0\) or array.compressed\(\)"):
         as_floats(data, "x")
 
@@ -219,6 +223,13 @@ def test_pair_in_a_step_is_explained(shape):
     ):
         step((pair,))
     assert not table.any()
+
+
+def test_list_of_rows_is_not_made_dense():
+    """Each would be as large as the table: here 4 TB."""
+    rows = RowTensor([1], np.ones((1, 1000)), (10**9, 1000))
+    with pytest.raises(TypeError, match=r"gradients\[0\] must not be a list of rows; pass one optimcore.RowTensor"):
+        global_norm([[rows, rows]])
 
 
 def test_empty_batch_in_a_step():
