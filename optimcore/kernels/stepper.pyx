@@ -7,6 +7,8 @@ does. What a class of the user's own does in `construct` is its own business.
 from .driver cimport Plan
 from .turn cimport Turn
 
+NOTHING = object()      # stands for gradients that were not passed
+
 
 cdef class Stepper:
     """The order of events in a step; `optimcore.optim.Optimizer` says what they are.
@@ -99,7 +101,7 @@ cdef class Stepper:
         """
         return self.take_step(gradients, wrapper)
 
-    def construct(self, gradients):
+    def construct(self, gradients=NOTHING):
         """Update the parameters; a subclass with a rule of its own overrides it.
 
         It is called by ``opt(gradients)``, which advances `global_step` afterwards.
@@ -112,6 +114,8 @@ cdef class Stepper:
         cdef Plan plan = self._plan
         if plan is None:
             raise NotImplementedError(f"{type(self).__name__} must define construct(self, gradients)")
+        if gradients is NOTHING:
+            raise TypeError("gradients must be a tuple or list with one entry per parameter, got nothing")
         if self._turn.is_mine():
             return self.step_by_plan(plan, gradients)
         self._turn.enter()

@@ -8,6 +8,7 @@ from .. import gradients as gradient_functions
 from ..checks import check_count, check_flag, check_positive
 from ..kernels import driver
 from ..kernels.stepper import Stepper
+from ..kernels.tensors import address
 from ..parameter import Parameter, ParameterTuple, requires_grad_changes
 from .groups import collect, plain_entries, read_groups
 from .rates import check_decay, check_lengths, is_dynamic, make_rate, read_decay, reader
@@ -401,7 +402,7 @@ class Optimizer(Stepper):
 
     def _check_memory(self):
         """Raise ValueError when two parameters overlap: threads would update the same elements at once."""
-        spans = sorted((p.data.ctypes.data, p.data.nbytes, p.name) for p in self._parameters if p.size)
+        spans = sorted((address(p.data), p.data.nbytes, p.name) for p in self._parameters if p.size)
         for (start, nbytes, name), (next_start, _, next_name) in pairwise(spans):
             if start + nbytes > next_start:
                 raise ValueError(f"parameters must not share memory, got {name!r} and {next_name!r}")
@@ -412,7 +413,7 @@ class Optimizer(Stepper):
             if p._is_foreign:
                 p._look()
         if self._plan is not None:
-            moved = [i for i, p in enumerate(self._parameters) if p.data is not self._plan.parameters[i]]
+            moved = [i for i, p in enumerate(self._parameters) if p._data is not self._plan.parameters[i]]
             if moved:
                 self._check_memory()
             for i in moved:
@@ -868,4 +869,5 @@ class Optimizer(Stepper):
 def _array_behind(parameter):
     """Return the array whose shape, address and flags tell what somebody has done to a parameter's memory."""
     source = parameter._source
-    return source if isinstance(source, np.ndarray) else parameter.data
+    # foreign memory is looked at by the Parameter, which counts who refers to its source
+    return source if isinstance(source, np.ndarray) and not parameter._is_foreign else parameter.data
