@@ -50,6 +50,7 @@ cdef class RowGradient:
     cdef bint take(self, Task* task, const Door* door, indices, values) noexcept
     cdef void release(self) noexcept
     cdef int arrange(self, Task* task, const Door* door, bint merge, bint promised, bint in_place) except -1
-    cdef int check(self, int64_t lowest, int64_t highest, const Task* task) except -1
+    cdef int copy(self, Task* task) except -1
+    cdef int check(self, const Task* task) except -1
     cdef int merge(self, Task* task, const Door* door, bint refuse, bint in_place) except -1
     cdef int fill_buckets(self, Task* task) except -1

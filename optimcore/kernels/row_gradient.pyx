@@ -17,7 +17,7 @@ from numpy cimport (
 from .isa cimport active_table
 from .storage cimport BFLOAT16, FLOAT16, FLOAT64
 from .unique cimport (
-    find_unique, free_scratch, highest_index, lowest_index, new_scratch, reserve_merged, reserve_slots, sum_rows,
+    copy_indices, find_unique, free_scratch, highest_index, lowest_index, new_scratch, reserve_merged, reserve_slots, sum_rows,
     unique_indices
 )
 from .work cimport CHUNK
@@ -70,20 +70,27 @@ cdef class RowGradient:
         `merge`: rows that share an index count as their sum. `promised`: the caller says that there are none.
         `in_place`: they need not be summed, it is enough to know them, which is faster while they are few.
         """
-        cdef int64_t lowest, highest
         task.ordered, task.chains = not merge, NULL
         if task.n_rows == 0:
             pass
         elif merge or DEBUG:
             self.merge(task, door, promised and DEBUG, in_place and task.layout not in (FLOAT16, BFLOAT16))
         else:
-            self.table.bounds64(task.rows, task.n_rows, &lowest, &highest)
-            self.check(lowest, highest, task)
+            self.copy(task)
         if task.chains == NULL:
             task.n_values = task.n_rows
         return 0
 
-    cdef int check(self, int64_t lowest, int64_t highest, const Task* task) except -1:
+    cdef int copy(self, Task* task) except -1:
+        """Let the task work on a copy of the indices, which nobody else can write to once it has been checked."""
+        with nogil:
+            task.rows = copy_indices(self.scratch, task.rows, task.n_rows)
+        if task.rows == NULL:
+            raise MemoryError()
+        return self.check(task)
+
+    cdef int check(self, const Task* task) except -1:
+        cdef int64_t lowest = lowest_index(self.scratch), highest = highest_index(self.scratch)
         if lowest < 0 or highest >= task.table_rows:
             raise IndexError(
                 f"{self.name} must have indices in [0, {task.table_rows}), got {lowest if lowest < 0 else highest}")
@@ -97,17 +104,19 @@ cdef class RowGradient:
             u = -1 if slots == NULL else find_unique(self.scratch, task.rows, k, slots)
         if u < 0:
             raise MemoryError()
-        self.check(lowest_index(self.scratch), highest_index(self.scratch), task)
+        self.check(task)
+        task.rows = <const int64_t*>unique_indices(self.scratch)
         if u == k:
             return 0
         in_place = in_place and (k - u) * FEW_REPEATS <= k
         if refuse:
             raise ValueError(
-                f"{self.name} must not repeat an index while unique is False, got {first_repeat(task)} twice")
+                f"{self.name} must not repeat an index while unique is False, "
+                f"got {task.rows[first_repeat(slots)]} twice")
         merged = reserve_merged(self.scratch, (2 * u + 1) * sizeof(int32_t) if in_place else u * task.width * size)
         if merged == NULL:
             raise MemoryError()
-        task.rows, task.n_rows, task.n_values = <const int64_t*>unique_indices(self.scratch), u, k
+        task.n_rows, task.n_values = u, k
         if in_place:
             self.chains.first, self.chains.next = <int32_t*>merged, slots
             with nogil:
@@ -173,13 +182,12 @@ cdef void link(int32_t* slots, Py_ssize_t k, int32_t* first, int32_t* last) noex
         u += is_new
 
 
-cdef object first_repeat(const Task* task):
-    seen = set()
-    cdef Py_ssize_t r
-    for r in range(task.n_rows):
-        if task.rows[r] in seen:
-            return task.rows[r]
-        seen.add(task.rows[r])
+cdef int32_t first_repeat(const int32_t* slots) noexcept nogil:
+    """Return the first slot that comes a second time; there is one."""
+    cdef Py_ssize_t j = 0
+    while slots[j] == j:        # slots are numbered in order of first appearance
+        j += 1
+    return slots[j]
 
 
 cdef Py_ssize_t first_chunk(const Task* task, Py_ssize_t r) noexcept nogil:

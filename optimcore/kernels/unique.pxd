@@ -32,7 +32,8 @@ cdef void free_scratch(Scratch* scratch) noexcept nogil
 cdef size_t scratch_bytes(const Scratch* scratch) noexcept nogil
 
 # Number k < 2**31 indices in order of first appearance: slots[j] becomes the number of indices[j], 0..u-1.
-# Return u, or -1 if there is no memory. No index value is special.
+# Return u, or -1 if there is no memory. No index value is special. Another thread may write to the indices meanwhile:
+# slots, unique indices and their bounds then still belong together.
 cdef Py_ssize_t find_unique(Scratch* scratch, const index_t* indices, Py_ssize_t k, slot_t* slots) noexcept nogil
 
 # Of the last find_unique: its u unique indices, of the type of the indices, in order of first appearance (valid until
@@ -40,6 +41,10 @@ cdef Py_ssize_t find_unique(Scratch* scratch, const index_t* indices, Py_ssize_t
 cdef const void* unique_indices(const Scratch* scratch) noexcept nogil
 cdef int64_t lowest_index(const Scratch* scratch) noexcept nogil
 cdef int64_t highest_index(const Scratch* scratch) noexcept nogil
+
+# Copy k indices to where the unique ones of a find_unique would be, and find the smallest and the largest of the copy.
+# NULL if there is no memory.
+cdef const int64_t* copy_indices(Scratch* scratch, const int64_t* indices, Py_ssize_t k) noexcept nogil
 
 # Memory of the scratch, at least this large, kept until the next call with the same purpose; NULL if there is none.
 cdef int32_t* reserve_slots(Scratch* scratch, Py_ssize_t k) noexcept nogil

@@ -8,6 +8,7 @@ PARTED_FROM: int
 class Workspace:
     nbytes: int
     probes: int
+    collisions: int
     def __enter__(self) -> Workspace: ...
     def __exit__(
         self,

@@ -2,12 +2,18 @@
 """Number indices in order of first appearance, and sum rows that share an index.
 
 There are three ways to number indices, chosen by what the indices look like: a comparison with the index before
-while they are in order, a direct table where their range is near their count, a hash table otherwise.
+while they are in order, a direct table where their range is near their count, a hash table otherwise. Indices that
+collide too often under several seeds of the hash are sorted instead: no indices take much longer than others.
 
 Both tables hold numbers that count on from call to call. An entry below the first number of this call is as good as
 empty, so a table that is kept is never cleared until numbers run out.
+
+The caller's indices may change at any time: another thread may write to them while this one runs without the GIL.
+Everything therefore works on a copy. It lies in the memory of the unique indices, which take its place one by one:
+when index j is looked at, at most j unique ones have been found.
 """
 import math
+import os
 from functools import cache
 
 import numpy as np
@@ -41,9 +47,17 @@ cdef enum:
     WORKERS = 64            # threads at most
     PARTED = 1 << 19        # indices from which on a table is beyond the cache,
     PROBED = 1 << 12        # if most of so many are different
+    COPIED = 1 << 11        # indices that are copied before their bounds are found: the cache has them then
+    SEEDS = 3               # of the hash that are tried before indices are sorted,
+    COLLISIONS = 8          # each until so many entries for each index were looked at in vain
+    DIGITS = 8              # bytes of an index, by which indices are sorted
     SPARES = 4              # results that nobody uses any more, and whose memory is kept,
     SPARE_LEAST = 1 << 20   # if it is as large as this,
     SPARE_MOST = 1 << 25    # and all of it no larger than this
+
+cdef enum:                  # numbers of unique indices that are none
+    NO_MEMORY = -1
+    COLLIDED = -2
 
 cdef struct Memory:
     void* data
@@ -63,6 +77,8 @@ cdef struct Scratch:
     Memory merged
     int64_t lowest
     int64_t highest
+    uint64_t seed           # of the hash
+    Py_ssize_t collisions   # for each index, from which on another seed is tried
     Py_ssize_t probes       # steps beyond the first entry, in all calls: tests look at it
 
 
@@ -72,7 +88,7 @@ cdef Scratch* new_scratch() except NULL:
     cdef Scratch* scratch = <Scratch*>PyMem_RawCalloc(1, sizeof(Scratch))
     if scratch == NULL:
         raise MemoryError()
-    scratch.kernels = active_table()
+    scratch.kernels, scratch.collisions = active_table(), COLLISIONS
     return scratch
 
 
@@ -182,11 +198,11 @@ cdef void release_memory(Memory memory) noexcept:
 cdef Py_ssize_t number_sorted(
     const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique
 ) noexcept nogil:
-    """Number indices that never decrease; return -1 as soon as one does."""
+    """Number at least one index while they never decrease; return -1 as soon as one does. Each is read once."""
     cdef index_t last = indices[0], index
     cdef Py_ssize_t j, u = 0
-    unique[0] = last
-    for j in range(k):
+    unique[0], slots[0] = last, 0
+    for j in range(1, k):
         index = indices[j]
         if index < last:
             return -1
@@ -197,11 +213,51 @@ cdef Py_ssize_t number_sorted(
     return u + 1
 
 
+cdef inline void find_bounds(
+    const KernelTable* kernels, const index_t* indices, Py_ssize_t k, index_t* lowest, index_t* highest
+) noexcept nogil:
+    if index_t is int32_t:
+        kernels.bounds32(indices, k, lowest, highest)
+    else:
+        kernels.bounds64(indices, k, lowest, highest)
+
+
+cdef void copy_with_bounds(
+    const KernelTable* kernels, const index_t* indices, Py_ssize_t k, index_t* copy, index_t* lowest, index_t* highest
+) noexcept nogil:
+    """Copy at least one index, and find the smallest and the largest of the copy."""
+    cdef index_t low, high
+    cdef Py_ssize_t start = 0, n
+    while start < k:
+        n = min(k - start, COPIED)
+        memcpy(&copy[start], &indices[start], n * sizeof(index_t))
+        find_bounds(kernels, &copy[start], n, &low, &high)
+        lowest[0] = low if start == 0 else min(lowest[0], low)
+        highest[0] = high if start == 0 else max(highest[0], high)
+        start += n
+
+
+cdef const int64_t* copy_indices(Scratch* scratch, const int64_t* indices, Py_ssize_t k) noexcept nogil:
+    cdef int64_t* copy = <int64_t*>reserve(&scratch.unique, k * sizeof(int64_t))
+    if copy != NULL and k > 0:
+        copy_with_bounds(scratch.kernels, indices, k, copy, &scratch.lowest, &scratch.highest)
+    return copy
+
+
+cdef void restore(const slot_t* slots, Py_ssize_t n, index_t* keys) noexcept nogil:
+    """Put the first n keys back where the unique ones have taken their place."""
+    cdef Py_ssize_t j = n
+    while j > 0:            # backwards: a key never stands before its unique one
+        j -= 1
+        keys[j] = keys[slots[j]]
+
+
 # An entry `base + slot` of this call gives its slot. One of an earlier call is below base, the difference wraps around
 # to something larger than any slot, and the smaller of it and u is u: the next free slot. No branch is needed.
+# From here on `keys` are a copy of the indices. The unique ones take their place.
 
 cdef Py_ssize_t number_directly(
-    Table* table, const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique, int64_t lowest
+    Table* table, index_t* keys, Py_ssize_t k, slot_t* slots, int64_t lowest
 ) noexcept nogil:
     cdef uint32_t* entries = <uint32_t*>table.entries.data
     cdef uint32_t* entry
@@ -209,12 +265,12 @@ cdef Py_ssize_t number_directly(
     cdef bint is_new
     cdef Py_ssize_t j
     for j in range(k):
-        prefetch(&entries[<uint64_t>indices[min(j + DIRECT_AHEAD, k - 1)] - <uint64_t>lowest])
-        entry = &entries[<uint64_t>indices[j] - <uint64_t>lowest]
+        prefetch(&entries[<uint64_t>keys[min(j + DIRECT_AHEAD, k - 1)] - <uint64_t>lowest])
+        entry = &entries[<uint64_t>keys[j] - <uint64_t>lowest]
         is_new = entry[0] < base
         slot = min(entry[0] - base, u)
         entry[0] = base + slot
-        unique[u] = indices[j]
+        keys[u] = keys[j]
         slots[j] = <slot_t>slot
         u += is_new
     table.base = base + u
@@ -229,58 +285,77 @@ cdef inline uint64_t mix(uint64_t x) noexcept nogil:
     return x * <uint64_t>0xc4ceb9fe1a85ec53
 
 
+# How indices are hashed: the distance from the lowest one, permuted together with the seed.
+cdef struct Hashing:
+    int64_t lowest
+    uint64_t seed
+    bint narrow             # all distances are below 2**32
+    Py_ssize_t collisions   # for each index, from which on the seed will not do
+
+
+cdef inline uint64_t hashed(const Hashing* h, uint64_t index) noexcept nogil:
+    return mix((index - <uint64_t>h.lowest) ^ h.seed)
+
+
 cdef inline Py_ssize_t probe(
-    Table* table, int bits, const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique, int64_t lowest,
-    bint narrow, Py_ssize_t* probes
+    Table* table, int bits, index_t* keys, Py_ssize_t k, slot_t* slots, const Hashing* h, bint narrow,
+    Py_ssize_t* probes
 ) noexcept nogil:
     """The loop of number_by_hash."""
     cdef uint64_t* entries = <uint64_t*>table.entries.data
     cdef uint64_t[<int>HASH_BATCH] hashes
     cdef uint64_t hash, entry, at, occupied, last = (<uint64_t>1 << bits) - 1
+    cdef Hashing hashing = h[0]
     cdef uint32_t base = table.base, u = 0, slot, tag
     cdef int shift = 64 - bits
-    cdef Py_ssize_t start = 0, n, i
-    cdef index_t index
+    cdef Py_ssize_t most = hashing.collisions * k, left = most, start = 0, n, i
+    cdef index_t key
     cdef bint is_new
-    while start < k:
+    while start < k and left >= 0:
         n = min(k - start, HASH_BATCH)
         for i in range(n):
-            hashes[i] = mix(<uint64_t>indices[start + i] - <uint64_t>lowest)
+            hashes[i] = hashed(&hashing, <uint64_t>keys[start + i])
             prefetch(&entries[hashes[i] >> shift])
         for i in range(n):
-            index, hash = indices[start + i], hashes[i]
-            tag = <uint32_t>(<uint64_t>index - <uint64_t>lowest) if narrow else <uint32_t>hash
+            key, hash = keys[start + i], hashes[i]
+            tag = <uint32_t>(<uint64_t>key - <uint64_t>hashing.lowest) if narrow else <uint32_t>hash
             at = hash >> shift
-            unique[u] = index
+            keys[u] = key
             while True:
                 entry = entries[at]
                 slot = min(<uint32_t>entry - base, u)
                 is_new = <uint32_t>entry < base
                 occupied = <uint64_t>is_new - 1     # all bits or none: a branch here would be a coin toss
-                if ((entry >> 32) ^ tag) & occupied == 0 and (narrow or unique[slot] == index):
+                if ((entry >> 32) ^ tag) & occupied == 0 and (narrow or keys[slot] == key):
                     break
                 at = (at + 1) & last
-                probes[0] += 1
+                left -= 1
+                if left < 0:
+                    break
+            if left < 0:
+                restore(slots, start + i, keys)
+                break
             entries[at] = <uint64_t>tag << 32 | (base + slot)
             slots[start + i] = <slot_t>slot
             u += is_new
         start += n
     table.base = base + u
-    return u
+    probes[0] += most - left
+    return <Py_ssize_t>u if left >= 0 else COLLIDED
 
 
 cdef Py_ssize_t number_by_hash(
-    Table* table, int bits, const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique, int64_t lowest,
-    bint narrow, Py_ssize_t* probes
+    Table* table, int bits, index_t* keys, Py_ssize_t k, slot_t* slots, const Hashing* h, Py_ssize_t* probes
 ) noexcept nogil:
-    """Number indices with a table of 2**bits entries, at least 2 k.
+    """Number keys with a table of 2**bits entries, at least 2 k.
 
-    The tag is the distance from `lowest` if that is below 2**32 for all indices (`narrow`), and so tells indices apart.
-    Otherwise it is half of the hash, and indices with equal tags are compared.
+    Return COLLIDED, and leave the keys as they were, if the seed will not do. The tag is the distance from the lowest
+    index if that is below 2**32 for all of them (`narrow`), and so tells keys apart. Otherwise it is half of the hash,
+    and keys with equal tags are compared.
     """
-    if narrow:      # known to the compiler, it makes a shorter loop
-        return probe(table, bits, indices, k, slots, unique, lowest, True, probes)
-    return probe(table, bits, indices, k, slots, unique, lowest, False, probes)
+    if h.narrow:    # known to the compiler, it makes a shorter loop
+        return probe(table, bits, keys, k, slots, h, True, probes)
+    return probe(table, bits, keys, k, slots, h, False, probes)
 
 
 cdef inline int hash_bits(Py_ssize_t k) noexcept nogil:
@@ -296,23 +371,14 @@ cdef inline int part_bits(Py_ssize_t n, Py_ssize_t k) noexcept nogil:
     return min(hash_bits(2 * n), hash_bits(k))
 
 
-cdef inline void find_bounds(
-    const KernelTable* kernels, const index_t* indices, Py_ssize_t k, index_t* lowest, index_t* highest
-) noexcept nogil:
-    if index_t is int32_t:
-        kernels.bounds32(indices, k, lowest, highest)
-    else:
-        kernels.bounds64(indices, k, lowest, highest)
-
-
 cdef Py_ssize_t find_unique(Scratch* scratch, const index_t* indices, Py_ssize_t k, slot_t* slots) noexcept nogil:
     cdef index_t* unique = <index_t*>reserve(&scratch.unique, k * sizeof(index_t))
-    return -1 if unique == NULL else number(scratch, indices, k, slots, unique, 1)
+    return NO_MEMORY if unique == NULL else number(scratch, indices, k, slots, unique, 1)
 
 
 cdef Py_ssize_t number(
     Scratch* scratch, const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique, Py_ssize_t threads
-) except -2 nogil:
+) except -3 nogil:
     """Do what find_unique does, and write the unique indices to k elements of `unique`.
 
     With more than one thread the caller must be one of Python's, as `run_blocks` demands.
@@ -320,34 +386,58 @@ cdef Py_ssize_t number(
     cdef index_t lowest, highest
     cdef uint64_t span
     cdef Py_ssize_t u
-    cdef bint narrow
-    cdef int bits
+    cdef Hashing h
     if k == 0:
         return 0
     u = number_sorted(indices, k, slots, unique)
     if u > 0:
-        scratch.lowest, scratch.highest = indices[0], indices[k - 1]
+        scratch.lowest, scratch.highest = unique[0], unique[u - 1]
         return u
-    find_bounds(scratch.kernels, indices, k, &lowest, &highest)
+    copy_with_bounds(scratch.kernels, indices, k, unique, &lowest, &highest)
     scratch.lowest, scratch.highest = lowest, highest
     span = <uint64_t>highest - <uint64_t>lowest
     if span < <uint64_t>max(DIRECT_RANGE * k, min(SMALL_RANGE * k, SMALL_TABLE)):
         if reserve_table(&scratch.direct, (span + 1) * sizeof(uint32_t), k) == NULL:
-            return -1
-        return number_directly(&scratch.direct, indices, k, slots, unique, lowest)
-    narrow = span <= <uint64_t>UINT32_MAX
-    bits = hash_bits(PROBED if k >= PARTED else k)
+            return NO_MEMORY
+        return number_directly(&scratch.direct, unique, k, slots, lowest)
+    h.lowest, h.narrow, h.collisions = lowest, span <= <uint64_t>UINT32_MAX, scratch.collisions
+    for _ in range(SEEDS):
+        h.seed = scratch.seed
+        u = number_hashed(scratch, k, slots, unique, &h, threads)
+        if u != COLLIDED:
+            return u
+        scratch.seed = next_seed(scratch.seed)
+    return number_by_sorting(scratch, k, slots, unique, lowest)
+
+
+# Whoever chooses indices that collide must not know the seed. The first one is 0 all the same: results do not depend on
+# it, and repeatable work is easier to measure.
+cdef uint64_t secret = int.from_bytes(os.urandom(8), "little")
+
+
+cdef inline uint64_t next_seed(uint64_t seed) noexcept nogil:
+    return mix(seed + secret) ^ secret
+
+
+cdef Py_ssize_t number_hashed(
+    Scratch* scratch, Py_ssize_t k, slot_t* slots, index_t* unique, const Hashing* h, Py_ssize_t threads
+) except -3 nogil:
+    """Number the indices in `unique` with one seed, in parts if there are many different ones."""
+    cdef int bits = hash_bits(PROBED if k >= PARTED else k)
+    cdef Py_ssize_t u
     if reserve_table(&scratch.hash, sizeof(uint64_t) << bits, k) == NULL:
-        return -1
+        return NO_MEMORY
     if k >= PARTED:
-        u = number_by_hash(
-            &scratch.hash, bits, indices, PROBED, slots, unique, lowest, narrow, &scratch.probes)
+        u = number_by_hash(&scratch.hash, bits, unique, PROBED, slots, h, &scratch.probes)
+        if u == COLLIDED:
+            return u
+        restore(slots, PROBED, unique)
         if u > PROBED // 2:
-            return number_in_parts(scratch, indices, k, slots, unique, lowest, narrow, threads)
+            return number_in_parts(scratch, k, slots, unique, h, threads)
         bits = hash_bits(k)
         if reserve_table(&scratch.hash, sizeof(uint64_t) << bits, k) == NULL:
-            return -1
-    return number_by_hash(&scratch.hash, bits, indices, k, slots, unique, lowest, narrow, &scratch.probes)
+            return NO_MEMORY
+    return number_by_hash(&scratch.hash, bits, unique, k, slots, h, &scratch.probes)
 
 
 # A table beyond the cache costs an access to memory for each index. Many indices are therefore divided by some bits of
@@ -366,16 +456,14 @@ cdef struct Worker:
     char[64] padding        # threads do not wait for each other's counters
 
 cdef struct Parts:
-    const void* indices
     void* slots
-    void* unique            # before ENTER: the unique keys of all parts
-    void* keys              # the indices, part by part
+    void* unique            # in the place of the indices, from ENTER on
+    void* keys              # the indices, part by part; from NUMBER on the unique ones of each part come first in it
     int32_t* numbers        # of the keys, in their parts
-    int32_t* final          # in the place of the keys, from ENTER on: the numbers in all of the unique ones
+    int32_t* final          # of the unique keys, from ENTER on: the numbers in all of the unique ones
     uint8_t* part_of        # each index
     Py_ssize_t k
-    int64_t lowest
-    bint narrow
+    Hashing hashing
     bint wide_indices
     bint wide_slots
     int stage
@@ -386,19 +474,20 @@ cdef struct Parts:
 
 
 cdef Py_ssize_t number_in_parts(
-    Scratch* scratch, const index_t* indices, Py_ssize_t k, slot_t* slots, index_t* unique, int64_t lowest, bint narrow,
-    Py_ssize_t threads
-) except -2 nogil:
+    Scratch* scratch, Py_ssize_t k, slot_t* slots, index_t* unique, const Hashing* h, Py_ssize_t threads
+) except -3 nogil:
+    """Number the indices in `unique`; return COLLIDED, and leave them as they were, if the seed will not do."""
     cdef Parts parts
     cdef index_t* keys = <index_t*>reserve_large(
-        &scratch.parts, k * (sizeof(index_t) + sizeof(int32_t) + sizeof(uint8_t)))
+        &scratch.parts, k * (sizeof(index_t) + 2 * sizeof(int32_t) + sizeof(uint8_t)))
     cdef Py_ssize_t tables, table
     if keys == NULL:
-        return -1
-    parts.indices, parts.k, parts.lowest, parts.narrow = indices, k, lowest, narrow
-    parts.slots, parts.unique, parts.keys, parts.final = slots, unique, keys, <int32_t*>keys
+        return NO_MEMORY
+    parts.k, parts.hashing = k, h[0]
+    parts.slots, parts.unique, parts.keys = slots, unique, keys
     parts.numbers = <int32_t*>&keys[k]
-    parts.part_of = <uint8_t*>&parts.numbers[k]
+    parts.final = &parts.numbers[k]
+    parts.part_of = <uint8_t*>&parts.final[k]
     parts.wide_indices, parts.wide_slots = sizeof(index_t) == 8, sizeof(slot_t) == 8
     parts.n_slices = 1 if threads == 1 else SLICES
     run_stage(&parts, COUNT, parts.n_slices, threads)
@@ -406,10 +495,12 @@ cdef Py_ssize_t number_in_parts(
     run_stage(&parts, DIVIDE, parts.n_slices, threads)
     tables = share_tables(&parts, scratch, threads)
     if tables == 0:
-        return -1
+        return NO_MEMORY
     run_stage(&parts, NUMBER, PARTS, tables)
     for table in range(tables):
         scratch.probes += parts.workers[table].probes
+    if some_collided(&parts):
+        return COLLIDED
     run_stage(&parts, ENTER, parts.n_slices, threads)
     run_stage(&parts, FILL, parts.n_slices, threads)
     return sum_of(parts.seen[parts.n_slices])
@@ -430,26 +521,26 @@ cdef int run_stage(Parts* parts, int stage, long n_blocks, Py_ssize_t threads) e
 cdef bint run_block(const void* work, long block, long thread) noexcept nogil:
     cdef Parts* parts = <Parts*>work
     if parts.wide_indices and parts.wide_slots:
-        do_block(parts, <const int64_t*>parts.indices, <int64_t*>parts.slots, block, thread)
+        do_block(parts, <int64_t*>parts.unique, <int64_t*>parts.slots, block, thread)
     elif parts.wide_indices:
-        do_block(parts, <const int64_t*>parts.indices, <int32_t*>parts.slots, block, thread)
+        do_block(parts, <int64_t*>parts.unique, <int32_t*>parts.slots, block, thread)
     elif parts.wide_slots:
-        do_block(parts, <const int32_t*>parts.indices, <int64_t*>parts.slots, block, thread)
+        do_block(parts, <int32_t*>parts.unique, <int64_t*>parts.slots, block, thread)
     else:
-        do_block(parts, <const int32_t*>parts.indices, <int32_t*>parts.slots, block, thread)
+        do_block(parts, <int32_t*>parts.unique, <int32_t*>parts.slots, block, thread)
     return False
 
 
-cdef void do_block(Parts* parts, const index_t* indices, slot_t* slots, long block, long thread) noexcept nogil:
+cdef void do_block(Parts* parts, index_t* unique, slot_t* slots, long block, long thread) noexcept nogil:
     cdef Py_ssize_t start = parts.k * block // parts.n_slices, stop = parts.k * (block + 1) // parts.n_slices
     if parts.stage == COUNT:
-        count_slice(parts, indices, start, stop, parts.starts[block])
+        count_slice(parts, unique, start, stop, parts.starts[block])
     elif parts.stage == DIVIDE:
-        divide_slice(parts, indices, start, stop, parts.starts[block], <index_t*>parts.keys)
+        divide_slice(parts, unique, start, stop, parts.starts[block], <index_t*>parts.keys)
     elif parts.stage == NUMBER:
-        number_part(parts, block, <index_t*>parts.keys, <index_t*>parts.unique, &parts.workers[thread])
+        number_part(parts, block, <index_t*>parts.keys, &parts.workers[thread])
     elif parts.stage == ENTER:
-        enter_slice(parts, indices, start, stop, block, slots, <index_t*>parts.unique)
+        enter_slice(parts, <index_t*>parts.keys, start, stop, block, slots, unique)
     elif block > 0:
         fill_slice(parts.final, start, stop, slots)
 
@@ -457,13 +548,13 @@ cdef void do_block(Parts* parts, const index_t* indices, slot_t* slots, long blo
 cdef void count_slice(
     Parts* parts, const index_t* indices, Py_ssize_t start, Py_ssize_t stop, int32_t* counts
 ) noexcept nogil:
-    cdef uint64_t lowest = <uint64_t>parts.lowest
+    cdef Hashing hashing = parts.hashing
     cdef uint8_t* part_of = parts.part_of
     cdef uint8_t part
     cdef Py_ssize_t j
     memset(counts, 0, PARTS * sizeof(int32_t))
     for j in range(start, stop):
-        part = mix(<uint64_t>indices[j] - lowest) & (PARTS - 1)     # tables go by the upper bits
+        part = hashed(&hashing, <uint64_t>indices[j]) & (PARTS - 1)     # tables go by the upper bits
         part_of[j] = part
         counts[part] += 1
 
@@ -514,13 +605,15 @@ cdef Py_ssize_t share_tables(Parts* parts, Scratch* scratch, Py_ssize_t threads)
     return threads
 
 
-cdef void number_part(Parts* parts, long part, const index_t* keys, index_t* unique, Worker* worker) noexcept nogil:
+cdef void number_part(Parts* parts, long part, index_t* keys, Worker* worker) noexcept nogil:
     cdef Py_ssize_t start = parts.starts[0][part], n = parts.starts[parts.n_slices][part] - start, i
+    cdef Py_ssize_t u = number_by_hash(
+        &worker.table, part_bits(n, parts.k), &keys[start], n, &parts.numbers[start], &parts.hashing, &worker.probes)
     cdef int32_t count = 0
     cdef long slice
-    parts.seen[parts.n_slices][part] = <int32_t>number_by_hash(
-        &worker.table, part_bits(n, parts.k), &keys[start], n, &parts.numbers[start], &unique[start], parts.lowest,
-        parts.narrow, &worker.probes)
+    parts.seen[parts.n_slices][part] = <int32_t>u
+    if u == COLLIDED:
+        return
     for slice in range(parts.n_slices):
         parts.seen[slice][part] = count
         if slice < parts.n_slices - 1:
@@ -528,8 +621,16 @@ cdef void number_part(Parts* parts, long part, const index_t* keys, index_t* uni
                 count = max(count, parts.numbers[i] + 1)
 
 
+cdef bint some_collided(const Parts* parts) noexcept nogil:
+    cdef long part
+    for part in range(PARTS):
+        if parts.seen[parts.n_slices][part] == COLLIDED:
+            return True
+    return False
+
+
 cdef void enter_slice(
-    Parts* parts, const index_t* indices, Py_ssize_t start, Py_ssize_t stop, long slice, slot_t* slots, index_t* unique
+    Parts* parts, const index_t* keys, Py_ssize_t start, Py_ssize_t stop, long slice, slot_t* slots, index_t* unique
 ) noexcept nogil:
     """Give the next numbers to keys that are new. Slots become places in `final`, or, in the first slice, numbers."""
     cdef int32_t[<int>PARTS] starts, next, unseen
@@ -548,7 +649,7 @@ cdef void enter_slice(
         next[part] += 1
         if at == unseen[part]:
             final[at] = u
-            unique[u] = indices[j]
+            unique[u] = keys[at]
             unseen[part] += 1
             u += 1
         slots[j] = <slot_t>(at if slice else final[at])
@@ -558,6 +659,73 @@ cdef void fill_slice(const int32_t* final, Py_ssize_t start, Py_ssize_t stop, sl
     cdef Py_ssize_t j
     for j in range(start, stop):
         slots[j] = <slot_t>final[slots[j]]
+
+
+# ---- by sorting: slower than a table where indices do not collide, and as slow whatever they are
+
+cdef struct Sorted:
+    uint64_t* keys          # distances from the lowest index, and
+    int32_t* places         # where these indices are
+
+
+cdef Py_ssize_t number_by_sorting(
+    Scratch* scratch, Py_ssize_t k, slot_t* slots, index_t* unique, int64_t lowest
+) noexcept nogil:
+    """Number the indices in `unique`. Equal ones come one behind the other in their order; the first stands for all."""
+    cdef Sorted[2] buffers
+    cdef Sorted* result
+    cdef Py_ssize_t j, leader = 0, u = 0
+    if (
+        reserve_large(&scratch.parts, k * (sizeof(uint64_t) + sizeof(int32_t))) == NULL
+        # a table is at least as large, and what is written there is cleared afterwards
+        or reserve_table(&scratch.hash, sizeof(uint64_t) << hash_bits(k), k) == NULL
+    ):
+        return NO_MEMORY
+    buffers[0].keys, buffers[1].keys = <uint64_t*>scratch.parts.data, <uint64_t*>scratch.hash.entries.data
+    for j in range(2):
+        buffers[j].places = <int32_t*>&buffers[j].keys[k]
+    for j in range(k):
+        buffers[0].keys[j], buffers[0].places[j] = <uint64_t>unique[j] - <uint64_t>lowest, <int32_t>j
+    result = sort_by_digits(buffers, k)
+    for j in range(k):
+        if result.keys[j] != result.keys[leader]:
+            leader = j
+        slots[result.places[j]] = <slot_t>result.places[leader]
+    for j in range(k):
+        if slots[j] == j:
+            unique[u] = unique[j]
+            slots[j] = <slot_t>u
+            u += 1
+        else:
+            slots[j] = slots[slots[j]]
+    memset(scratch.hash.entries.data, 0, k * (sizeof(uint64_t) + sizeof(int32_t)))
+    return u
+
+
+cdef Sorted* sort_by_digits(Sorted* buffers, Py_ssize_t k) noexcept nogil:
+    """Sort k >= 1 keys of the first buffer, equal ones in their order; return the buffer that has them then."""
+    cdef Py_ssize_t[256] starts
+    cdef Sorted* source = &buffers[0]
+    cdef Sorted* target = &buffers[1]
+    cdef Py_ssize_t j, n, at
+    cdef int digit, value, shift
+    for digit in range(DIGITS):
+        shift = 8 * digit
+        memset(starts, 0, sizeof(starts))
+        for j in range(k):
+            starts[(source.keys[j] >> shift) & 255] += 1
+        if starts[(source.keys[0] >> shift) & 255] == k:      # all have the same digit
+            continue
+        at = 0
+        for value in range(256):
+            n, starts[value] = starts[value], at
+            at += n
+        for j in range(k):
+            value = (source.keys[j] >> shift) & 255
+            target.keys[starts[value]], target.places[starts[value]] = source.keys[j], source.places[j]
+            starts[value] += 1
+        source, target = target, source
+    return source
 
 
 cdef Py_ssize_t sum_of(const int32_t* counts) noexcept nogil:
@@ -616,6 +784,8 @@ cdef class Workspace:
         Bytes that are kept.
     probes : int
         Entries of the hash table that were looked at in vain, in all calls.
+    collisions : int
+        So many of them for each index, and indices are hashed anew or sorted. Only tests have a reason to set it.
     """
     cdef Scratch* scratch
     cdef bint busy
@@ -646,6 +816,14 @@ cdef class Workspace:
     @property
     def probes(self):
         return self.scratch.probes
+
+    @property
+    def collisions(self):
+        return self.scratch.collisions
+
+    @collisions.setter
+    def collisions(self, Py_ssize_t value):
+        self.scratch.collisions = value
 
 
 cdef class Result:

@@ -1,8 +1,10 @@
 """Row gradients: laws over every optimizer that takes them, and the sparse golden vectors."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
 
 import golden_data
 import numpy as np
@@ -74,6 +76,75 @@ def test_matches_reference(case, dtype, lazy):
     for p in optimizer.parameters:
         tolerance = TOLERANCE[dtype] * np.abs(oracle.w[p.name]).max(initial=1.0)
         np.testing.assert_allclose(p.data.astype(float), oracle.w[p.name], rtol=0, atol=tolerance, err_msg=p.name)
+
+
+class Meddler:
+    """A gradient that writes to the indices of another one when it is read."""
+
+    def __init__(self, indices, value):
+        self.indices, self.value = indices, value
+
+    def __array__(self, dtype=None, copy=None):
+        self.indices[:] = self.value
+        return np.ones(3, np.float32)
+
+
+@pytest.mark.parametrize("merge", [True, False])
+@pytest.mark.parametrize("lazy", [False, True, "catch_up"])
+@pytest.mark.parametrize("repeats", [False, True])
+def test_indices_that_change_after_they_were_checked(case, lazy, merge, repeats):
+    """Issue 10: a step works on the indices that it has checked, not on what the caller's memory holds later."""
+    if lazy == "catch_up" and case.cls not in ("Momentum", "Adam", "AdamOffload"):
+        return
+    rng = np.random.default_rng(0)
+    rows, width, n = 50, 4, 20
+    indices = rng.integers(0, rows, n) if repeats else rng.permutation(rows)[:n]
+    values = rng.standard_normal((n, width)).astype(np.float32)
+    outcomes = []
+    for meddled in (indices.copy(), None):  # the second step is the right one
+        memory = np.ones((3 * rows, width), np.float32)  # that of others before and behind the table
+        table = memory[rows : 2 * rows]
+        optimizer = build(case, {"table": table, "other": np.ones(3, np.float32)}, lazy)
+        optimizer.unique = merge
+        other = np.ones(3, np.float32) if meddled is None else Meddler(meddled, rows + 5)
+        optimizer((RowTensor(indices if meddled is None else meddled, values, table.shape), other))
+        outcomes.append(state_of(optimizer))
+        assert (memory[:rows] == 1).all()
+        assert (memory[2 * rows :] == 1).all()
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("merge", [True, False])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_indices_that_another_thread_changes_in_a_step(lazy, merge):
+    """Issue 10: nothing is ever written outside of the table; an index outside of it is an error or was not seen."""
+    rows = 20_000
+    memory = np.zeros((3 * rows, 2), np.float32)
+    table = memory[rows : 2 * rows]
+    optimizer = build(Case("Momentum", dict(learning_rate=0.1, momentum=0.9)), {"table": table}, lazy)
+    optimizer.unique = merge
+    indices = np.arange(rows)
+    gradient = RowTensor(indices, np.ones(table.shape, np.float32), table.shape)
+    done = threading.Event()
+
+    def write():
+        while not done.is_set():
+            indices[-1000:] = rows + 5
+            indices[-1000:] = np.arange(rows - 1000, rows)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(100):
+            with contextlib.suppress(IndexError):
+                optimizer((gradient,))
+    finally:
+        done.set()
+        writer.join()
+    assert not memory[:rows].any()
+    assert not memory[2 * rows :].any()
+    indices[:] = np.arange(rows)
+    optimizer((gradient,))
 
 
 def test_absent_rows_keep_every_bit(case):
