@@ -84,8 +84,9 @@ def merge_rows(indices, values):
     unique : ndarray, shape (u,)
         Indices in order of first appearance, u <= k.
     merged : ndarray, shape (u, ...)
-        Sums in order of occurrence: the same bits for any number of threads. Sums of 16-bit rows are accumulated, and
-        returned, in float32; all others in the dtype of `values`.
+        Sums in order of occurrence: the same bits for any number of threads. Sums of 16-bit rows are returned in
+        float32, all others in the dtype of `values`. Of many rows of one index the sums of 16 each are summed in
+        float64: the relative error is below 1e-6 for any number of rows of one sign.
 
     Raises
     ------

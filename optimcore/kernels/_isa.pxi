@@ -1,4 +1,5 @@
 # The inner loops, compiled once for each ISA. Nothing here checks anything or holds a Python object.
+from libc.stdint cimport uint8_t
 
 cdef extern from "platform.h":
     const char* COMPILER
@@ -247,24 +248,48 @@ cdef void sum_chain(
     const summed_t* arrays, const int32_t* next, Py_ssize_t j, Py_ssize_t width, Py_ssize_t start, Py_ssize_t stop,
     double* sums
 ) noexcept nogil:
-    """Sum elements start..stop of the rows of a chain, at least two of them, in order of occurrence."""
+    """Sum elements start..stop of the rows of a chain, at least two of them, in order of occurrence, as `merge` does."""
     cdef summed_t a = arrays[0]
-    cdef Py_ssize_t i, second = next[j]
+    cdef double[<int>BATCH] hot
+    cdef Py_ssize_t i, n = stop - start, count, second
+    cdef bint is_hot = False
     g = other = a.zero
     if summed_t is Float64:
         a.slot0 = sums
     else:
         a.slot0 = <float*>sums
-    for i in range(start, stop):
-        load_gradient(&a, j * width + i, &g)
-        load_gradient(&a, second * width + i, &other)
-        a.slot0[i - start] = g + other
-    j = next[second]
-    while j >= 0:
-        for i in range(start, stop):
-            load_gradient(&a, j * width + i, &g)
-            a.slot0[i - start] += g
-        j = next[j]
+    while True:
+        second = next[j]
+        if second < 0:
+            for i in range(n):
+                load_gradient(&a, j * width + start + i, &g)
+                a.slot0[i] = g
+            break
+        for i in range(n):
+            load_gradient(&a, j * width + start + i, &g)
+            load_gradient(&a, second * width + start + i, &other)
+            a.slot0[i] = g + other
+        j = next[second]
+        count = 2
+        while j >= 0 and (count < SUMMED or summed_t is Float64):
+            for i in range(n):
+                load_gradient(&a, j * width + start + i, &g)
+                a.slot0[i] += g
+            j = next[j]
+            count += 1
+        if j < 0:
+            break
+        for i in range(n):
+            hot[i] = hot[i] + <double>a.slot0[i] if is_hot else <double>a.slot0[i]
+        is_hot = True
+    if is_hot:
+        for i in range(n):
+            add_hot(&hot[i], &a.slot0[i])
+
+
+cdef inline void add_hot(const double* sum, real_t* row) noexcept nogil:
+    """Round a sum in double and what is still to be added to it."""
+    row[0] = <real_t>(sum[0] + <double>row[0])
 
 
 cdef double total(
@@ -446,25 +471,115 @@ cdef inline double sum_of_lanes(const double* lanes) noexcept nogil:
     return result
 
 
-cdef void merge(const row_t* arrays, const int32_t* slots, Py_ssize_t k, Py_ssize_t width) noexcept nogil:
+cdef Py_ssize_t merge(
+    const row_t* arrays, const int32_t* slots, Py_ssize_t start, Py_ssize_t k, Py_ssize_t width, HotRows* hot
+) noexcept nogil:
     """Sum the rows that share a slot, in order of occurrence."""
+    if row_t is not Float64:
+        if hot.counts != NULL and width == 1:       # known to the compiler, it makes a shorter loop
+            return merge_and_count(arrays, slots, start, k, 1, hot)
+        if hot.counts != NULL:
+            return merge_and_count(arrays, slots, start, k, width, hot)
+    if width == 1:
+        merge_plainly(arrays, slots, k, 1)
+    else:
+        merge_plainly(arrays, slots, k, width)
+    return k
+
+
+cdef inline void merge_plainly(
+    const row_t* arrays, const int32_t* slots, Py_ssize_t k, Py_ssize_t width
+) noexcept nogil:
     cdef row_t a = arrays[0]
-    cdef Py_ssize_t j, i, slot, seen = 0
+    cdef Py_ssize_t j, slot, seen = 0
     row = a.slot0
-    g = a.zero
     for j in range(k):
         prefetch(&a.slot0[slots[min(j + MERGE_AHEAD, k - 1)] * width])
         slot = slots[j]
         row = &a.slot0[slot * width]
         if slot == seen:        # slots are numbered in order of first appearance
             seen += 1
-            for i in range(width):
-                load_gradient(&a, j * width + i, &g)
-                row[i] = g
+            copy_row(&a, j * width, width, row)
         else:
+            add_row(&a, j * width, width, row)
+
+
+cdef inline Py_ssize_t merge_and_count(
+    const row_t* arrays, const int32_t* slots, Py_ssize_t start, Py_ssize_t k, Py_ssize_t width, HotRows* hot
+) noexcept nogil:
+    """Sum rows in float, up to SUMMED at once; sums of so many go to the sum in double."""
+    cdef row_t a = arrays[0]
+    cdef uint8_t* counts = hot.counts
+    cdef double* sums = hot.sums
+    cdef Py_ssize_t j, i, slot
+    cdef uint8_t count
+    row = a.slot0
+    for j in range(start, k):
+        slot = slots[min(j + MERGE_AHEAD, k - 1)]
+        prefetch(&a.slot0[slot * width])
+        prefetch(&counts[slot])
+        slot = slots[j]
+        row = &a.slot0[slot * width]
+        count = counts[slot]
+        if count % SUMMED != 0:
+            counts[slot] = count + 1
+            add_row(&a, j * width, width, row)
+            continue
+        if count == SUMMED:
+            if hot.n_sums == hot.room:
+                return j
+            hot.places[slot], hot.slots[hot.n_sums] = <int32_t>hot.n_sums, <int32_t>slot
+            sums = &hot.sums[hot.n_sums * width]
+            hot.n_sums += 1
             for i in range(width):
-                load_gradient(&a, j * width + i, &g)
-                row[i] += g
+                sums[i] = <double>row[i]
+        elif count != 0:
+            sums = &hot.sums[hot.places[slot] * width]
+            for i in range(width):
+                sums[i] += <double>row[i]
+        counts[slot] = 1 if count == 0 else IS_HOT + 1
+        copy_row(&a, j * width, width, row)
+    for j in range(hot.n_sums):
+        row = &a.slot0[hot.slots[j] * width]
+        sums = &hot.sums[j * width]
+        for i in range(width):
+            add_hot(&sums[i], &row[i])
+    return k
+
+
+cdef inline void copy_row(const row_t* a, Py_ssize_t start, Py_ssize_t width, real_t* row) noexcept nogil:
+    """Write elements start..start + width - 1 of the gradient to a row."""
+    cdef real_t[<int>LANES] lanes       # all are read before one is written: nothing may overlap as far as gcc knows
+    cdef real_t g
+    cdef Py_ssize_t i = 0, lane
+    while i + LANES <= width:
+        for lane in range(LANES):
+            load_gradient(a, start + i + lane, &lanes[lane])
+        for lane in range(LANES):
+            row[i + lane] = lanes[lane]
+        i += LANES
+    while i < width:
+        load_gradient(a, start + i, &g)
+        row[i] = g
+        i += 1
+
+
+cdef inline void add_row(const row_t* a, Py_ssize_t start, Py_ssize_t width, real_t* row) noexcept nogil:
+    """Add elements start..start + width - 1 of the gradient to a row."""
+    cdef real_t[<int>LANES] lanes
+    cdef real_t g
+    cdef Py_ssize_t i = 0, lane
+    while i + LANES <= width:
+        for lane in range(LANES):
+            load_gradient(a, start + i + lane, &g)
+            lanes[lane] = row[i + lane] + g
+        for lane in range(LANES):
+            row[i + lane] = lanes[lane]
+        i += LANES
+    while i < width:
+        load_gradient(a, start + i, &g)
+        row[i] += g
+        i += 1
 
 
 cdef void bounds(const index_t* indices, Py_ssize_t k, index_t* lowest, index_t* highest) noexcept nogil:

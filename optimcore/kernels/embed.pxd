@@ -93,7 +93,7 @@ cdef void update_rows(
 # ---- rows that share an index
 
 # Working memory that is kept from call to call, so that the next one is faster. Its size follows the longest call, not
-# the table: at most 4 MB and 128 bytes for each index, and the merged rows. One thread at a time may use it.
+# the table: at most 4 MB and 128 bytes for each index, and three times the merged rows. One thread at a time may use it.
 cdef struct Scratch
 
 # Make an empty scratch, or raise MemoryError; needs the GIL. Release it with free_scratch, which takes NULL as well.
@@ -106,8 +106,8 @@ cdef size_t scratch_bytes(const Scratch* scratch) noexcept nogil
 cdef Py_ssize_t find_unique(Scratch* scratch, const int64_t* indices, Py_ssize_t k, int32_t* slots) noexcept nogil
 
 # Sum the rows that share an index, in order of occurrence: row j of `values` belongs to indices[j], k < 2**31.
-# `storage` is FLOAT32, FLOAT64, FLOAT16 or BFLOAT16. Return the number u of different indices, or -1 if there is no
-# memory.
+# `storage` is FLOAT32, FLOAT64, FLOAT16 or BFLOAT16. Of many rows of one index the sums of 16 each are summed in
+# double. Return the number u of different indices, or -1 if there is no memory.
 cdef Py_ssize_t merge_rows(
     Scratch* scratch, Storage storage, const int64_t* indices, Py_ssize_t k, const void* values, Py_ssize_t width
 ) noexcept nogil

@@ -131,7 +131,8 @@ cdef Py_ssize_t merge_rows(
     scratch.merged = unique.reserve_merged(scratch.inner, u * width * (8 if storage == FLOAT64 else 4))
     if scratch.merged == NULL:
         return -1
-    unique.sum_rows(scratch.inner, slots, k, values, <Layout>storage, width, scratch.merged)
+    if unique.sum_rows(scratch.inner, slots, k, u, values, <Layout>storage, width, scratch.merged) != 0:
+        return -1
     return u
 
 

@@ -17,8 +17,8 @@ from numpy cimport (
 from .isa cimport active_table
 from .storage cimport BFLOAT16, FLOAT16, FLOAT64
 from .unique cimport (
-    copy_indices, find_unique, free_scratch, highest_index, lowest_index, new_scratch, reserve_merged, reserve_slots, sum_rows,
-    unique_indices
+    copy_indices, find_unique, free_scratch, highest_index, lowest_index, new_scratch, reserve_merged, reserve_slots,
+    sum_rows, unique_indices
 )
 from .work cimport CHUNK
 
@@ -100,6 +100,7 @@ cdef class RowGradient:
         cdef Py_ssize_t k = task.n_rows, u, size = 8 if door.layout == FLOAT64 else 4
         cdef int32_t* slots = reserve_slots(self.scratch, k + 1)
         cdef void* merged
+        cdef bint failed
         with nogil:
             u = -1 if slots == NULL else find_unique(self.scratch, task.rows, k, slots)
         if u < 0:
@@ -124,7 +125,9 @@ cdef class RowGradient:
             task.chains = &self.chains
         else:
             with nogil:
-                sum_rows(self.scratch, slots, k, task.arrays.g, task.layout, task.width, merged)
+                failed = sum_rows(self.scratch, slots, k, u, task.arrays.g, task.layout, task.width, merged)
+            if failed:
+                raise MemoryError()
             task.arrays.g, task.layout = merged, door.compute_layout
         return 0
 

@@ -1,5 +1,5 @@
 """The kernel table: what one ISA build offers to the driver, handed over in a capsule."""
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from .storage cimport LAYOUTS
 from .rules cimport Prologue
@@ -48,9 +48,25 @@ ctypedef void (*factors_f)(
 # smallest and largest of k >= 1 indices (int32 or int64)
 ctypedef void (*bounds_f)(const void* indices, Py_ssize_t k, void* lowest, void* highest) noexcept nogil
 
-# Sum rows of the gradient into rows of slot0, row j into row slots[j]. Slots are numbered in order of first appearance;
-# the first row of a slot is copied.
-ctypedef void (*merge_f)(const void* arrays, const int32_t* slots, Py_ssize_t k, Py_ssize_t width) noexcept nogil
+cdef enum:
+    SUMMED = 16             # rows of one index that are summed in float; the sums of so many each are summed in double
+    IS_HOT = 128            # a multiple of it
+
+# What the sums in double need to know of slots with more than SUMMED rows, the hot ones.
+cdef struct HotRows:
+    uint8_t* counts         # for each slot, 0 at first: how many rows are summed in float; + IS_HOT if it is hot
+    int32_t* places         # for each slot, if it is hot: where its sum is
+    double* sums
+    int32_t* slots          # of the sums
+    Py_ssize_t n_sums
+    Py_ssize_t room         # for sums
+
+# Sum rows start..k-1 of the gradient into rows of slot0, row j into row slots[j], and return k; or return earlier, with
+# the row to go on with, if there is no room for one more hot slot. Slots are numbered in order of first appearance; the
+# first row of a slot is copied. `start` is 0 in the first call. `hot` without counts: no slot is hot.
+ctypedef Py_ssize_t (*merge_f)(
+    const void* arrays, const int32_t* slots, Py_ssize_t start, Py_ssize_t k, Py_ssize_t width, HotRows* hot
+) noexcept nogil
 
 cdef enum:
     MAX_RULES = 64

@@ -7,7 +7,7 @@ checks its arguments. A step on rows takes the unique indices as row numbers, lo
     cdef Scratch* scratch = new_scratch()                           # once
     u = find_unique(scratch, indices, k, slots)                     # each step, with slots = reserve_slots(scratch, k)
     row_numbers = <const int64_t*>unique_indices(scratch)
-    sum_rows(scratch, slots, k, values, FLOAT32, width, merged)
+    sum_rows(scratch, slots, k, u, values, FLOAT32, width, merged)
     free_scratch(scratch)
 """
 from libc.stdint cimport int32_t, int64_t
@@ -22,8 +22,9 @@ ctypedef fused slot_t:
     int32_t
     int64_t
 
-# Working memory that is kept from call to call: at most 4 MB and 128 bytes for each index of the longest call. It makes
-# the next call faster, because nothing has to be cleared. One thread at a time may use it.
+# Working memory that is kept from call to call: at most 4 MB and 128 bytes for each index of the longest call, and three
+# times the merged rows. It makes the next call faster, because nothing has to be cleared. One thread at a time may use
+# it.
 cdef struct Scratch
 
 # Make an empty scratch; needs the GIL. Release it with free_scratch.
@@ -52,8 +53,11 @@ cdef void* reserve_merged(Scratch* scratch, size_t nbytes) noexcept nogil
 
 # Sum rows that share a slot: row slots[j] of `merged` (u rows of `width` elements of the compute type: float, or double
 # if storage is FLOAT64) is the sum of rows j of `values` (k rows of storage FLOAT32, FLOAT64, FLOAT16 or BFLOAT16), in
-# order of occurrence. The slots are those of find_unique.
-cdef void sum_rows(
-    const Scratch* scratch, const int32_t* slots, Py_ssize_t k, const void* values, Layout storage, Py_ssize_t width,
-    void* merged
+# order of occurrence. The slots are those of find_unique. Return 0, or -1 if there is no memory.
+#
+# Of many rows of one index the sums of 16 each are summed in double, and the result is rounded once. Chains of such
+# rows, which a step sums by itself, give the same bits.
+cdef int sum_rows(
+    Scratch* scratch, const int32_t* slots, Py_ssize_t k, Py_ssize_t u, const void* values, Layout storage,
+    Py_ssize_t width, void* merged
 ) noexcept nogil

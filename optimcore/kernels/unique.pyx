@@ -19,7 +19,7 @@ from functools import cache
 import numpy as np
 
 from cpython.buffer cimport PyBuffer_FillInfo
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.stdint cimport UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memmove, memset
@@ -27,7 +27,7 @@ from libc.string cimport memcpy, memmove, memset
 from .crew cimport run_blocks, threads_for
 from .isa cimport active_table
 from .storage cimport BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Arrays, Layout
-from .table cimport KernelTable
+from .table cimport SUMMED, HotRows, KernelTable
 
 from optimcore.kernels.arrays import compute_dtype
 
@@ -51,6 +51,7 @@ cdef enum:
     SEEDS = 3               # of the hash that are tried before indices are sorted,
     COLLISIONS = 8          # each until so many entries for each index were looked at in vain
     DIGITS = 8              # bytes of an index, by which indices are sorted
+    ROOM = 64               # slots with sums in double that there is room for at first
     SPARES = 4              # results that nobody uses any more, and whose memory is kept,
     SPARE_LEAST = 1 << 20   # if it is as large as this,
     SPARE_MOST = 1 << 25    # and all of it no larger than this
@@ -75,6 +76,8 @@ cdef struct Scratch:
     Memory unique
     Memory slots
     Memory merged
+    Memory counts           # of the rows of each slot,
+    Memory hot              # and sums in double where there are many
     int64_t lowest
     int64_t highest
     uint64_t seed           # of the hash
@@ -100,13 +103,15 @@ cdef void free_scratch(Scratch* scratch) noexcept nogil:
         PyMem_RawFree(scratch.unique.data)
         PyMem_RawFree(scratch.slots.data)
         PyMem_RawFree(scratch.merged.data)
+        PyMem_RawFree(scratch.counts.data)
+        PyMem_RawFree(scratch.hot.data)
         PyMem_RawFree(scratch)
 
 
 cdef size_t scratch_bytes(const Scratch* scratch) noexcept nogil:
     return (
         scratch.direct.entries.nbytes + scratch.hash.entries.nbytes + scratch.parts.nbytes + scratch.unique.nbytes
-        + scratch.slots.nbytes + scratch.merged.nbytes)
+        + scratch.slots.nbytes + scratch.merged.nbytes + scratch.counts.nbytes + scratch.hot.nbytes)
 
 
 cdef void* reserve(Memory* memory, size_t nbytes) noexcept nogil:
@@ -749,14 +754,46 @@ cdef int64_t highest_index(const Scratch* scratch) noexcept nogil:
 
 # ---- merged rows
 
-cdef void sum_rows(
-    const Scratch* scratch, const int32_t* slots, Py_ssize_t k, const void* values, Layout storage, Py_ssize_t width,
-    void* merged
+cdef int sum_rows(
+    Scratch* scratch, const int32_t* slots, Py_ssize_t k, Py_ssize_t u, const void* values, Layout storage,
+    Py_ssize_t width, void* merged
 ) noexcept nogil:
+    cdef Py_ssize_t most = min(u, (k - u) // SUMMED), j = 0      # hot slots at most
+    cdef HotRows hot
     cdef Arrays arrays
     arrays.w = arrays.slot1 = arrays.slot2 = NULL
     arrays.g, arrays.slot0, arrays.zero = values, merged, 0
-    scratch.kernels.merge[<int>storage](&arrays, slots, k, width)
+    memset(&hot, 0, sizeof(hot))
+    if most > 0 and storage != FLOAT64:
+        hot.places = <int32_t*>reserve(&scratch.counts, u * (sizeof(int32_t) + sizeof(uint8_t)))
+        if hot.places == NULL:
+            return -1
+        hot.counts = <uint8_t*>&hot.places[u]
+        memset(hot.counts, 0, u)
+    while True:
+        j = scratch.kernels.merge[<int>storage](&arrays, slots, j, k, width, &hot)
+        if j == k:
+            return 0
+        if not make_room(&scratch.hot, &hot, min(most, max(<Py_ssize_t>ROOM, 2 * hot.room)), width):
+            return -1
+
+
+cdef bint make_room(Memory* memory, HotRows* hot, Py_ssize_t room, Py_ssize_t width) noexcept nogil:
+    """Make room for more hot slots, and keep those that are there; tell whether there is memory."""
+    cdef size_t nbytes = room * (width * sizeof(double) + sizeof(int32_t))
+    cdef const int32_t* slots
+    cdef void* data
+    if memory.nbytes < nbytes:
+        data = PyMem_RawRealloc(memory.data, nbytes)
+        if data == NULL:
+            return False
+        memory.data, memory.nbytes = data, nbytes
+    hot.sums = <double*>memory.data
+    slots = <int32_t*>&hot.sums[hot.room * width]
+    hot.slots = <int32_t*>&hot.sums[room * width]
+    memmove(hot.slots, slots, hot.n_sums * sizeof(int32_t))
+    hot.room = room
+    return True
 
 
 # ---- doors
@@ -966,6 +1003,7 @@ cdef tuple merge_rows_of(const index_t[::1] indices, values, Workspace workspace
     cdef const unsigned char[::1] value_bytes = values.reshape(-1).view(np.uint8)
     cdef Layout storage
     cdef Py_ssize_t width
+    cdef bint failed
     cdef Result found = Result(k * sizeof(index_t)), merged
     with nogil:
         u = number(scratch, &indices[0], k, slots, <index_t*>found.memory.data, threads)
@@ -977,7 +1015,9 @@ cdef tuple merge_rows_of(const index_t[::1] indices, values, Workspace workspace
     merged = Result(u * width * compute.itemsize)
     # One thread: two that shared the columns, or the slots, took longer. Most of the time is the memory's.
     with nogil:
-        sum_rows(scratch, slots, k, &value_bytes[0], storage, width, merged.memory.data)
+        failed = sum_rows(scratch, slots, k, u, &value_bytes[0], storage, width, merged.memory.data)
+    if failed:
+        raise MemoryError()
     return unique, merged.as_array((u, width), compute)
 
 

@@ -444,13 +444,20 @@ def make_values(k, width, storage):
 
 
 def sums_in_order(inverse, values, u):
-    """Return the sums that a loop over the rows makes, in the compute dtype."""
+    """Return the sums that a loop over the rows makes, in the compute dtype: those of 16 rows each, and their sums."""
     rows = values.astype(compute_dtype(values.dtype))
     merged = np.empty((u, values.shape[1]), rows.dtype)
-    seen = set()
+    sums, counts = {}, np.zeros(u, int)
     for slot, row in zip(inverse, rows, strict=True):
-        merged[slot] = merged[slot] + row if slot in seen else row
-        seen.add(slot)
+        if counts[slot] and (counts[slot] % 16 or rows.dtype == np.float64):
+            merged[slot] = merged[slot] + row
+        else:
+            if counts[slot]:
+                sums[slot] = sums.get(slot, 0.0) + merged[slot].astype(np.float64)
+            merged[slot] = row
+        counts[slot] += 1
+    for slot, row in sums.items():
+        merged[slot] = row + merged[slot]
     return merged
 
 
@@ -470,6 +477,36 @@ def test_merge_rows_sums_in_order_of_occurrence(storage, width):
             right = sums_in_order(inverse, values, len(expected))
             assert merged.dtype == right.dtype
             assert merged.tobytes() == right.tobytes()
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+@pytest.mark.parametrize("width", [1, 2, 20])
+def test_many_indices_that_occur_often(storage, width):
+    """More of them than there is room for at first; a workspace that has served others has the same bits."""
+    workspace = kernel.Workspace()
+    for k, u in ((9000, 300), (9000, 9), (2000, 120)):
+        values = make_values(k, width, storage)
+        indices = np.random.default_rng(u).integers(0, u, k)
+        expected, inverse, _ = oracle(indices)
+        _, merged = kernel.merge_rows(indices, values, workspace)
+        assert merged.tobytes() == sums_in_order(inverse, values, len(expected)).tobytes()
+        assert workspace.nbytes <= 128 * k + 4 * 2**20 + 3 * merged.nbytes
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+@pytest.mark.parametrize(("n", "width"), [(10, 3), (16, 3), (17, 3), (100, 1), (1000, 3), (300_000, 1), (300_000, 3)])
+def test_sums_of_equal_rows(storage, n, width):
+    """Issue 10: a million equal rows were off by 1 %."""
+    values = np.full((n, width), 0.1).astype(make_values(1, 1, storage).dtype)
+    exact = n * values[0].astype(np.float64)
+    _, merged = kernel.merge_rows(np.zeros(n, np.int64), values, kernel.Workspace())
+    np.testing.assert_allclose(merged[0], exact, rtol=1e-6)
+
+
+def test_sum_of_ten_million_rows():
+    values = np.random.default_rng(0).random((10**7, 1), np.float32)
+    _, merged = kernel.merge_rows(np.zeros(len(values), np.int32), values, kernel.Workspace())
+    np.testing.assert_allclose(merged, values.sum(dtype=np.float64), rtol=1e-6)
 
 
 def test_first_row_keeps_its_bits():

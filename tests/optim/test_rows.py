@@ -78,6 +78,24 @@ def test_matches_reference(case, dtype, lazy):
         np.testing.assert_allclose(p.data.astype(float), oracle.w[p.name], rtol=0, atol=tolerance, err_msg=p.name)
 
 
+@pytest.mark.parametrize("n", [2, 15, 16, 17, 31, 32, 33, 1000])
+@pytest.mark.parametrize("width", [1, 5, 300])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_that_are_summed_in_place_have_the_bits_of_merged_ones(n, width, dtype):
+    """Few repeats are summed in the step itself, along a chain; `merge_rows` sums them before it."""
+    rng = np.random.default_rng(n)
+    shape = (9 * n, width)
+    indices = rng.permutation(shape[0])
+    indices[rng.permutation(shape[0])[:n]] = 3
+    values = rng.standard_normal(shape).astype(dtype)
+    tables = [np.zeros(shape, dtype) for _ in range(2)]
+    merged = RowTensor(*optimcore.merge_rows(indices, values), shape)
+    for table, gradient in zip(tables, (RowTensor(indices, values, shape), merged), strict=True):
+        optimcore.SGD([optimcore.Parameter(table, "table")], learning_rate=1.0)((gradient,))
+    assert tables[0].tobytes() == tables[1].tobytes()
+    assert tables[0][3].tobytes() == (-merged.values[list(merged.indices).index(3)]).tobytes()
+
+
 class Meddler:
     """A gradient that writes to the indices of another one when it is read."""
 
