@@ -146,6 +146,8 @@ cdef inline void update(
             adam_absent(&h, &w, &slot0, &slot1)
         elif rule_t is AdamAmsgradAbsent:
             adam_amsgrad_absent(&h, &w, &slot0, &slot1, &slot2)
+        elif rule_t is DecayedMomentumAbsent:
+            decayed_momentum_absent(&h, &w, &slot0)
         if rule_t is not Sgd and rule_t is not AdagradFrozen:
             a.slot0[i] = slot0
         if rule_t in slot1_t:
@@ -248,7 +250,7 @@ cdef void sum_chain(
     const summed_t* arrays, const int32_t* next, Py_ssize_t j, Py_ssize_t width, Py_ssize_t start, Py_ssize_t stop,
     double* sums
 ) noexcept nogil:
-    """Sum elements start..stop of the rows of a chain, at least two of them, in order of occurrence, as `merge` does."""
+    """Sum elements start..stop of the rows of a chain, at least two of them, in order, as `merge` does."""
     cdef summed_t a = arrays[0]
     cdef double[<int>BATCH] hot
     cdef Py_ssize_t i, n = stop - start, count, second
@@ -652,6 +654,7 @@ enlist[AdafactorMomentum](&table, "adafactor_momentum", 2, NULL)
 enlist[MomentumAbsent](&table, "momentum_absent", 1, NULL)
 enlist[AdamAbsent](&table, "adam_absent", 2, NULL)
 enlist[AdamAmsgradAbsent](&table, "adam_amsgrad_absent", 3, NULL)
+enlist[DecayedMomentumAbsent](&table, "decayed_momentum_absent", 1, NULL)
 
 enlist_measure[Norm](&table, "norm", NULL)
 enlist_measure[GradientNorm](&table, "gradient_norm", NULL)

@@ -10,13 +10,26 @@ cdef enum Coast:
     COAST_MOMENTUM
     COAST_ADAM
     COAST_AMSGRAD
+    COAST_DECAYED_MOMENTUM  # the gradient is the weight decay
 
-# The steps of one table since all of its rows were up to date. Their rates are kept as runs of equal ones.
+cdef enum:
+    LEVELS = 6
+    RUNS = 8                # in one block of the level above, or blocks
+
+# What a step makes of a parameter and its moment if both stand for themselves: w += ww w + wm m, m = mw w + mm m.
+cdef struct Map:
+    double ww
+    double wm
+    double mw
+    double mm
+
+# The steps of one table since all of its rows were up to date. Equal ones are kept as runs.
 cdef struct Backlog:
     int32_t* marks          # for each row, how many of the steps it has had
     int32_t n_steps
     int32_t* starts         # of each run, its first step
     double* rates
+    Map* maps[<int>LEVELS]  # if decay counts: of one step of each run, then of blocks of 8, 64, ... runs; else NULL
     Py_ssize_t n_runs
     Py_ssize_t room         # for runs
 
@@ -24,9 +37,13 @@ cdef struct Backlog:
 cdef Backlog* new_backlog(Py_ssize_t n_rows) noexcept nogil
 cdef void free_backlog(Backlog* backlog) noexcept nogil
 
-# Make room for one more step, so that `add_step` cannot fail; -1 if there is none.
-cdef int reserve_step(Backlog* backlog) noexcept nogil
+# Make room for one more step, so that `add_step` and, if it is `mapped`, `add_map` cannot fail; -1 if there is none.
+cdef int reserve_step(Backlog* backlog, bint mapped) noexcept nogil
 cdef void add_step(Backlog* backlog, double rate) noexcept nogil
+cdef void add_map(Backlog* backlog, Map step) noexcept nogil
+
+# Return what a rule with momentum and these hypers does where the gradient is `decay` times the parameter.
+cdef Map decayed_step(const RuleKernels* rule, const double* hyper, bint nesterov, double decay) noexcept nogil
 
 # All rows are up to date and their marks are 0: forget the steps.
 cdef void clear_backlog(Backlog* backlog) noexcept nogil

@@ -87,6 +87,7 @@ cdef class Plan:
     cdef void end_lars(self) noexcept
     cdef void neutralize_adaptation(self) noexcept
 
+    cdef int choose_absent_rule(self) except -1
     cdef void drop_backlogs(self) noexcept
     cdef int flush_rows(self) except -1
     cdef int reserve_steps(self) except -1

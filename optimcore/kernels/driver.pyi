@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 _Gradients = tuple[object | None, ...] | list[object | None]
 
 def can_catch_up(rule: str) -> bool: ...
+def can_catch_up_decay(rule: str) -> bool: ...
 
 class Plan:
     @property
@@ -18,6 +19,7 @@ class Plan:
     def rows(self) -> NDArray[np.intc]: ...
     clip: float
     catch_up: bool
+    decay_absent: bool
     takes_rows: bool
     lazy: bool
     merge: bool

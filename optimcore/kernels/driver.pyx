@@ -22,7 +22,8 @@ from numpy cimport (
 )
 
 from .backlog cimport (
-    COAST_ADAM, COAST_AMSGRAD, COAST_MOMENTUM, add_step, clear_backlog, free_backlog, new_backlog, reserve_step
+    COAST_ADAM, COAST_AMSGRAD, COAST_DECAYED_MOMENTUM, COAST_MOMENTUM, add_map, add_step, clear_backlog, decayed_step,
+    free_backlog, new_backlog, reserve_step
 )
 from .crew cimport allowed_threads, run_blocks, threads_for
 from .isa cimport active_table, find_measure, find_rule
@@ -81,6 +82,14 @@ def can_catch_up(rule):
     return rule in _ABSENT_RULES
 
 
+def can_catch_up_decay(rule):
+    """Tell whether rows may catch up while `Plan.decay_absent` is set and decay is not 0, if they are not centralized.
+
+    With momentum, decayed steps without a gradient are a linear map; those of Adam have no closed form.
+    """
+    return can_catch_up(rule) and _ABSENT_RULES[rule][1] == COAST_MOMENTUM
+
+
 cdef class Plan:
     """The parameters of one optimizer, ready to be updated by one rule.
 
@@ -136,6 +145,10 @@ cdef class Plan:
         With lazy: whether a row that comes back first receives the steps with a gradient of 0 that it has missed,
         computed with this step's hypers but each with its own rate. False at first. Setting it brings all rows up to
         date. Only for rules for which `can_catch_up` is true.
+    decay_absent : bool
+        Without lazy, or with catch_up: whether rows without a gradient are decayed, and centralized, like all others, so
+        that a row gradient has the result of the dense one that it stands for. False at first. Setting it brings all
+        rows up to date.
     takes_rows, lazy, merge : bool
         Whether row gradients are taken (False at first); whether rows without a gradient stay as they are, or take a
         step with a gradient of 0; whether rows that share an index are summed first (without lazy they always are).
@@ -174,7 +187,7 @@ cdef class Plan:
         self.doors = <Door*>allocate(self.count, sizeof(Door))
         self.work.tasks = <Task*>allocate(self.count, sizeof(Task))
         self.work.segments = <Segment*>allocate(self.count, sizeof(Segment))
-        self.work.n_tasks = self.count
+        self.work.n_tasks, self.work.scratch_length = self.count, CHUNK
         self.row_gradients = [None] * self.count
         self.merge = self.lazy = True
         self.work.hypers = <double*>allocate(2 * self.n_rates * MAX_HYPERS, sizeof(double))
@@ -237,11 +250,28 @@ cdef class Plan:
     def catch_up(self, bint value):
         self.flush_rows()
         if value:
-            rule, coast, nesterov = _ABSENT_RULES[self.rule_name]
-            self.work.absent, self.work.coast, self.work.nesterov = find_rule(self.table, rule), coast, nesterov
+            self.choose_absent_rule()
         else:
             self.drop_backlogs()
         self.catching_up = value
+
+    @property
+    def decay_absent(self):
+        return bool(self.work.decay_absent)
+
+    @decay_absent.setter
+    def decay_absent(self, bint value):
+        self.flush_rows()
+        self.work.decay_absent = value
+        if self.catching_up:
+            self.choose_absent_rule()
+
+    cdef int choose_absent_rule(self) except -1:
+        rule, coast, nesterov = _ABSENT_RULES[self.rule_name]
+        if self.work.decay_absent and coast == COAST_MOMENTUM:
+            rule, coast = "decayed_momentum_absent", COAST_DECAYED_MOMENTUM
+        self.work.absent, self.work.coast, self.work.nesterov = find_rule(self.table, rule), coast, nesterov
+        return 0
 
     def use_rule(self, name):
         """Go on with another rule on the same slots, of which it may use fewer; rows are brought up to date first.
@@ -701,6 +731,7 @@ cdef class Plan:
         if not task.lazy:
             self.fills_tables = True
             rows.fill_buckets(task)
+            self.work.scratch_length = max(self.work.scratch_length, task.bucket_length)
         return 0
 
     cdef int refuse_rows(self) except -1:
@@ -847,9 +878,16 @@ cdef class Plan:
         """Make room for this step in the backlogs of all tables, so that `note_step` cannot fail."""
         cdef Py_ssize_t i
         cdef Task* task
+        cdef bint mapped = self.work.coast == COAST_DECAYED_MOMENTUM
         for i in range(self.count):
             task = &self.work.tasks[i]
-            if task.backlog != NULL and reserve_step(task.backlog) != 0:
+            if task.backlog == NULL:
+                continue
+            if self.work.decay_absent and self.decay_view[i] != 0 and (task.centralized or not mapped):
+                raise ValueError(
+                    f"decay of {self.names[i]!r} must be 0 while absent rows are decayed and catch up, unless the rule "
+                    f"is one of momentum and gradients are not centralized, got {self.decay_view[i]}")
+            if reserve_step(task.backlog, mapped) != 0:
                 raise MemoryError(f"no room for what rows of {self.names[i]!r} have missed, until the next flush()")
         return 0
 
@@ -857,12 +895,19 @@ cdef class Plan:
         """Enter this step into the backlogs of the tables that get rows of a gradient."""
         cdef Py_ssize_t i
         cdef Task* task
+        cdef const double* hyper
         for i in range(self.count):
             task = &self.work.tasks[i]
-            if task.backlog != NULL:
-                task.n_missed = task.backlog.n_steps
-                if task.present and task.rows != NULL:
-                    add_step(task.backlog, self.work.hypers[self.hyper_rows[i] * MAX_HYPERS])
+            if task.backlog == NULL:
+                continue
+            task.n_missed = task.backlog.n_steps
+            if task.present and task.rows != NULL:
+                hyper = &self.work.hypers[self.hyper_rows[i] * MAX_HYPERS]
+                if self.work.coast == COAST_DECAYED_MOMENTUM:
+                    add_map(task.backlog, decayed_step(
+                        self.rule, hyper, self.work.nesterov, self.decay_view[i] * self.scale_view[i]))
+                else:
+                    add_step(task.backlog, hyper[0])
 
     cdef void clear_backlogs(self) noexcept:
         """Forget the steps that a pass over whole tables has made up for."""
@@ -924,11 +969,12 @@ cdef class Plan:
         return 0
 
     cdef int make_room_for_scratch(self, Py_ssize_t threads) except -1:
-        if self.room_for_scratch < threads:
+        cdef Py_ssize_t room = threads * self.work.scratch_length
+        if self.room_for_scratch < room:
             PyMem_Free(self.work.scratch)
             self.work.scratch, self.room_for_scratch = NULL, 0
-            self.work.scratch = <char*>allocate(threads, CHUNK * sizeof(double))
-            self.room_for_scratch = threads
+            self.work.scratch = <char*>allocate(room, sizeof(double))
+            self.room_for_scratch = room
         return 0
 
 

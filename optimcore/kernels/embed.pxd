@@ -93,7 +93,7 @@ cdef void update_rows(
 # ---- rows that share an index
 
 # Working memory that is kept from call to call, so that the next one is faster. Its size follows the longest call, not
-# the table: at most 4 MB and 128 bytes for each index, and three times the merged rows. One thread at a time may use it.
+# the table: at most 4 MB, 128 bytes for each index, and three times the merged rows. One thread at a time may use it.
 cdef struct Scratch
 
 # Make an empty scratch, or raise MemoryError; needs the GIL. Release it with free_scratch, which takes NULL as well.

@@ -19,7 +19,8 @@ cdef struct Scratch:
 # The first one only prepares gradients, the others need measures of whole parameters.
 NOT_FOR_ROWS = (
     "gradient", "lamb", "adafactor", "adafactor_momentum",
-    "momentum_absent", "adam_absent", "adam_amsgrad_absent",    # and these stand for many steps without a gradient
+    # and these stand for many steps without a gradient
+    "momentum_absent", "adam_absent", "adam_amsgrad_absent", "decayed_momentum_absent",
 )
 
 

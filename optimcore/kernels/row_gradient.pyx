@@ -20,7 +20,7 @@ from .unique cimport (
     copy_indices, find_unique, free_scratch, highest_index, lowest_index, new_scratch, reserve_merged, reserve_slots,
     sum_rows, unique_indices
 )
-from .work cimport CHUNK
+from .work cimport CHUNK, length_of_rows
 
 cdef enum:
     FEW_REPEATS = 8         # one row in so many may repeat an index; with more, merged rows in one stream are faster
@@ -133,9 +133,11 @@ cdef class RowGradient:
 
     cdef int fill_buckets(self, Task* task) except -1:
         """Sort the rows by the chunks of the table that they lie in, by counting."""
-        cdef Py_ssize_t n_chunks = (task.size + CHUNK - 1) // CHUNK, total, r, c
+        cdef Py_ssize_t length = length_of_rows(task.width) if task.centralized and task.size else CHUNK
+        cdef Py_ssize_t n_chunks = (task.size + length - 1) // length, total, r, c
         cdef Py_ssize_t[::1] starts
         cdef Py_ssize_t[::1] bucket
+        task.bucket_length = length
         if self.bucket_starts.shape[0] == 0:
             self.bucket_starts = np.empty(n_chunks + 1, np.intp)
         starts = self.bucket_starts
@@ -194,8 +196,8 @@ cdef int32_t first_repeat(const int32_t* slots) noexcept nogil:
 
 
 cdef Py_ssize_t first_chunk(const Task* task, Py_ssize_t r) noexcept nogil:
-    return task.rows[r] * task.width // CHUNK
+    return task.rows[r] * task.width // task.bucket_length
 
 
 cdef Py_ssize_t last_chunk(const Task* task, Py_ssize_t r) noexcept nogil:
-    return ((task.rows[r] + 1) * task.width - 1) // CHUNK
+    return ((task.rows[r] + 1) * task.width - 1) // task.bucket_length

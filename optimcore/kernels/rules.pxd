@@ -479,6 +479,19 @@ cdef inline void adam_amsgrad_absent(
     v[0] *= <real_t>h.keep2
 
 
+# Momentum where decay alone makes the gradient: a linear map of the parameter and its moment. `ww` comes without its 1.
+ctypedef struct DecayedMomentumAbsent:
+    double ww
+    double wm
+    double mw
+    double mm
+
+cdef inline void decayed_momentum_absent(const DecayedMomentumAbsent* h, real_t* w, real_t* m) noexcept nogil:
+    cdef real_t old = w[0]
+    w[0] += <real_t>h.ww * old + <real_t>h.wm * m[0]
+    m[0] = <real_t>h.mw * old + <real_t>h.mm * m[0]
+
+
 ctypedef fused rule_t:
     Gradient
     Sgd
@@ -507,6 +520,7 @@ ctypedef fused rule_t:
     MomentumAbsent
     AdamAbsent
     AdamAmsgradAbsent
+    DecayedMomentumAbsent
 
 # rules that read the decay themselves: their gradient goes without
 ctypedef fused decoupled_t:

@@ -22,9 +22,9 @@ ctypedef fused slot_t:
     int32_t
     int64_t
 
-# Working memory that is kept from call to call: at most 4 MB and 128 bytes for each index of the longest call, and three
-# times the merged rows. It makes the next call faster, because nothing has to be cleared. One thread at a time may use
-# it.
+# Working memory that is kept from call to call: at most 4 MB, 128 bytes for each index of the longest call, and three
+# times the merged rows. It makes the next call faster, because nothing has to be cleared. One thread at a time may
+# use it.
 cdef struct Scratch
 
 # Make an empty scratch; needs the GIL. Release it with free_scratch.

@@ -44,7 +44,8 @@ cdef struct Task:
     bint ordered            # a row may come twice: they are applied one after the other
     bint lazy               # rows without a gradient stay as they are; else they get a gradient of 0
     const Py_ssize_t* bucket_starts     # if not lazy: the rows of chunk c are
-    const Py_ssize_t* bucket            # bucket[bucket_starts[c]:bucket_starts[c + 1]]
+    const Py_ssize_t* bucket            # bucket[bucket_starts[c]:bucket_starts[c + 1]], with chunks of
+    Py_ssize_t bucket_length            # elements
     Matrices matrices
     # rows that come back first receive what they have missed
     Backlog* backlog        # NULL: nothing
@@ -88,6 +89,7 @@ cdef struct Work:
     const RuleKernels* absent           # what the rule does without gradients, if tasks have a backlog
     Coast coast
     bint nesterov
+    bint decay_absent       # rows without a gradient are decayed all the same, unless the task is lazy
     bint flushing           # this pass only brings all rows up to date
     const int* hyper_rows   # which of the hypers each task takes
     double* hypers          # rows of MAX_HYPERS
@@ -100,9 +102,13 @@ cdef struct Work:
     # for each thread a chunk in the compute type: of zeros for tasks that have rows and are not lazy, of factors for
     # matrices; no rule knows both
     char* scratch
+    Py_ssize_t scratch_length           # elements of such a chunk
 
 # Cut tasks first..last into chunks, gather chunks of small tasks, count blocks and elements.
 cdef void arrange(Work* work, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+
+# Return how many elements a chunk of whole rows has.
+cdef Py_ssize_t length_of_rows(Py_ssize_t width) noexcept nogil
 
 # Return where tasks end that begin with `first` and whose arrays the cache may hold from one pass to the next.
 cdef Py_ssize_t end_of_portion(const Work* work, Py_ssize_t first) noexcept nogil

@@ -61,9 +61,15 @@ cdef void cut(const Work* work, Task* task) noexcept nogil:
     elif task.rows != NULL and (task.lazy or work.measure != NULL):
         whole = task.n_rows
         task.length = max(1, whole if task.ordered else CHUNK * whole // max(task.n_values * task.width, 1))
-    elif task.rows == NULL and (task.centralized or task.backlog != NULL):      # whole rows: their means, their marks
-        task.length = max(1, CHUNK // task.width) * task.width
+    elif task.rows != NULL:
+        task.length = task.bucket_length
+    elif task.centralized or task.backlog != NULL:      # whole rows: their means, their marks
+        task.length = length_of_rows(task.width)
     task.n_chunks = (whole + task.length - 1) // task.length if task.present else 0
+
+
+cdef Py_ssize_t length_of_rows(Py_ssize_t width) noexcept nogil:
+    return max(1, CHUNK // width) * width
 
 
 cdef Py_ssize_t end_of_portion(const Work* work, Py_ssize_t first) noexcept nogil:
@@ -126,7 +132,7 @@ cdef bint run_chunk(const Work* work, Py_ssize_t t, Py_ssize_t c, long thread) n
         if task.n_missed and work.measure == NULL:
             catch_up_span(work, t, start, min(start + task.length, task.size))
         if not work.flushing:
-            run_span(work, t, c, &task.arrays, start, min(start + task.length, task.size), &prologue)
+            run_span(work, t, c, task, start, min(start + task.length, task.size), &prologue)
     elif work.measure != NULL:
         measure_rows(work, t, c, start, min(start + task.length, task.n_rows), &prologue)
     elif task.lazy:
@@ -137,22 +143,24 @@ cdef bint run_chunk(const Work* work, Py_ssize_t t, Py_ssize_t c, long thread) n
 
 
 cdef void run_span(
-    const Work* work, Py_ssize_t t, Py_ssize_t c, const Arrays* arrays, Py_ssize_t start, Py_ssize_t stop,
+    const Work* work, Py_ssize_t t, Py_ssize_t c, const Task* task, Py_ssize_t start, Py_ssize_t stop,
     Prologue* prologue
 ) noexcept nogil:
-    """Update, or measure, elements start..stop: row by row if the gradient is centralized."""
-    cdef const Task* task = &work.tasks[t]
+    """Update, or measure, elements start..stop of task t with a dense gradient, row by row if it is centralized.
+
+    `task` is that task, or what it amounts to in this chunk.
+    """
     cdef const double* hyper = hyper_of(work, t)
     cdef Py_ssize_t end = stop
     while start < stop:
         if task.centralized and not work.raw:
             end = start + task.width
-            prologue.mean = mean_of_row(work, task, arrays, start, prologue)
+            prologue.mean = mean_of_row(work, task, &task.arrays, start, prologue)
         if work.measure == NULL:
-            work.rule.update[<int>task.layout](hyper, arrays, start, end, prologue)
+            work.rule.update[<int>task.layout](hyper, &task.arrays, start, end, prologue)
         else:
             work.measure.measure[<int>task.layout](
-                hyper, arrays, start, end, prologue, &work.squares[2 * (task.first_chunk + c)])
+                hyper, &task.arrays, start, end, prologue, &work.squares[2 * (task.first_chunk + c)])
         start = end
 
 
@@ -163,15 +171,14 @@ cdef void run_matrices(
 
     In place of the first slot the rule finds the factor of each element, which exists only for the chunk.
     """
-    cdef const Task* task = &work.tasks[t]
+    cdef Task task = work.tasks[t]
     cdef const Matrices* m = &task.matrices
-    cdef char* scratch = scratch_of(work, task, thread)
-    cdef Arrays arrays = task.arrays
+    cdef char* scratch = scratch_of(work, thread)
     write = work.factors64 if task.layout == FLOAT64 else work.factors32
     write(m.row, m.column, m.rows, m.columns, m.parts * m.columns, start, stop, scratch)
-    arrays.slot0 = scratch - start * compute_size(task)
+    task.arrays.slot0 = scratch - start * compute_size(&task)
     prologue.factored = True
-    run_span(work, t, c, &arrays, start, stop, prologue)
+    run_span(work, t, c, &task, start, stop, prologue)
 
 
 cdef void sum_squares(const Work* work, Py_ssize_t t, Py_ssize_t c, const Prologue* prologue) noexcept nogil:
@@ -327,32 +334,36 @@ cdef void update_all_rows(
 ) noexcept nogil:
     """Update elements start..stop by a dense gradient that is 0 except in the rows that have one.
 
-    The dense gradient exists only for the chunk, in the scratch memory of the thread.
+    The dense gradient exists only for the chunk, in the scratch memory of the thread. If absent rows are not decayed,
+    it is prepared row by row, and is then clipped, centralized and unscaled, and decayed unless the rule does that
+    itself. Otherwise all rows are prepared as those of any dense gradient.
     """
-    cdef const Task* task = &work.tasks[t]
-    cdef Py_ssize_t size = compute_size(task)
-    cdef char* scratch = scratch_of(work, task, thread)
-    cdef Prologue dense = prologue[0]
+    cdef Task task = work.tasks[t]
+    cdef Py_ssize_t size = compute_size(&task)
+    cdef char* scratch = scratch_of(work, thread)
+    cdef Prologue spread = prologue[0]
     cdef Arrays arrays
     cdef Py_ssize_t b, r, row, low, high
+    if work.decay_absent:
+        clear_prologue(&spread)
+    else:
+        prologue.clip, prologue.scale = 1, 1
+        if work.rule.decoupled:
+            spread.decay = 0
+        else:
+            prologue.decay = 0
     for b in range(task.bucket_starts[c], task.bucket_starts[c + 1]):
         r = task.bucket[b]
         row = task.rows[r] * task.width
         low, high = max(row, start), min(row + task.width, stop)
-        arrays = shifted_gradient(task, r)
+        arrays = shifted_gradient(&task, r)
         arrays.slot0 = scratch - start * size
-        if task.centralized:
-            prologue.mean = mean_of_row(work, task, &arrays, row, prologue)
-        if work.rule.decoupled:
-            prologue.decay = 0
-        work.gradient[<int>task.layout](hyper_of(work, t), &arrays, low, high, prologue)
-    # clipped, centralized and unscaled it is by now, and decayed unless the rule does that itself
-    dense.clip, dense.mean, dense.scale = 1, 0, 1
-    if not work.rule.decoupled:
-        dense.decay = 0
-    arrays = task.arrays
-    arrays.g = scratch - start * size
-    work.rule.update[<int>mixed_layout(task.layout)](hyper_of(work, t), &arrays, start, stop, &dense)
+        if task.centralized and not work.decay_absent:
+            spread.mean = mean_of_row(work, &task, &arrays, row, &spread)
+        work.gradient[<int>task.layout](hyper_of(work, t), &arrays, low, high, &spread)
+    task.arrays.g, task.layout = scratch - start * size, mixed_layout(task.layout)
+    task.centralized = task.centralized and work.decay_absent
+    run_span(work, t, c, &task, start, stop, prologue)
     for b in range(task.bucket_starts[c], task.bucket_starts[c + 1]):
         row = task.rows[task.bucket[b]] * task.width
         low, high = max(row, start), min(row + task.width, stop)
@@ -392,8 +403,8 @@ cdef const double* hyper_of(const Work* work, Py_ssize_t t) noexcept nogil:
     return &work.hypers[work.hyper_rows[t] * MAX_HYPERS]
 
 
-cdef char* scratch_of(const Work* work, const Task* task, long thread) noexcept nogil:
-    return work.scratch + thread * CHUNK * <Py_ssize_t>sizeof(double)      # whatever the compute types of the tasks
+cdef char* scratch_of(const Work* work, long thread) noexcept nogil:
+    return work.scratch + thread * work.scratch_length * <Py_ssize_t>sizeof(double)     # whatever the compute types are
 
 
 cdef Py_ssize_t compute_size(const Task* task) noexcept nogil:
@@ -420,12 +431,17 @@ cdef Layout own_layout(Layout layout) noexcept nogil:
     return BFLOAT16 if layout == BFLOAT16_MIXED else layout
 
 
-cdef void write_prologue(const Work* work, Py_ssize_t t, Prologue* p) noexcept nogil:
-    cdef uint64_t key
-    cdef const Task* task = &work.tasks[t]
+cdef void clear_prologue(Prologue* p) noexcept nogil:
+    """Leave the gradient as it came."""
     p.clip, p.decay, p.mean, p.scale, p.trust = 1, 0, 0, 1, 1
     p.factored = False
     p.rounding.stochastic, p.rounding.key0, p.rounding.key1 = False, 0, 0
+
+
+cdef void write_prologue(const Work* work, Py_ssize_t t, Prologue* p) noexcept nogil:
+    cdef uint64_t key
+    cdef const Task* task = &work.tasks[t]
+    clear_prologue(p)
     if not work.raw:
         p.clip, p.trust = work.clip, task.trust
         p.decay, p.scale = work.decay[t] * task.decay, work.scale[t] * task.scale

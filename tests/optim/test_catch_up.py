@@ -10,6 +10,7 @@ from cases import DTYPES, Case, state_of
 
 import optimcore
 from optimcore import RowTensor
+from optimcore.kernels import driver
 from optimcore.kernels import isa as builds
 
 CASES = [
@@ -402,3 +403,117 @@ print(table[0, 0], table[1, 0], grown / 1024)
     first, second, megabytes = map(float, result.stdout.split())
     assert (first, second) == (-0.5 - 0.25 - 0.625, -0.5)  # moments 1, 0.5, 1.25
     assert megabytes < 50  # of 512 for the table, as many for the slot and 16 for the marks
+
+
+MOMENTA = [c for c in CASES if c.cls in ("SGD", "Momentum")]
+
+
+def build_decayed(case, use_lazy, dtype=np.float64, shape=SHAPE, **extra):
+    """Return an optimizer that decays absent rows."""
+    optimizer = build(case, use_lazy, dtype, shape, **{"weight_decay": 0.03, **extra})
+    optimizer._plan.decay_absent = True
+    return optimizer
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("case", MOMENTA, ids=str)
+def test_decayed_rows_equal_the_dense_rule_after_1000_steps(case, dtype):
+    """Issue 10: with momentum, steps whose gradient is the decay alone have a closed form."""
+    lazy, dense = (build_decayed(case, mode, dtype, loss_scale=4.0) for mode in ("catch_up", False))
+    plain = build(case, False, dtype, weight_decay=0.03, loss_scale=4.0)
+    for step in range(1000):
+        gradients = (random_rows(step, dtype),)
+        for optimizer in (lazy, dense, plain):
+            optimizer(gradients)
+    lazy.flush()
+    assert_equal_state(lazy, dense, {"float64": 1e-12, "float32": 1e-5}[dtype])
+    assert np.abs(dense.parameters[0].data - plain.parameters[0].data).max() > 0.01
+
+
+RATES = 0.05 * (1 + np.sin(np.arange(3000) / 5)) * (np.arange(3000) % 7 > 0)  # some of them 0, runs of 1 step
+
+
+@pytest.mark.parametrize("case", MOMENTA, ids=str)
+@pytest.mark.parametrize("rates", ["fixed", "all different", "runs"])
+def test_decayed_rows_that_were_away_for_long(case, rates):
+    """Single steps, runs, blocks of 8, 64 and 512 runs, and what is left at either end."""
+    rates = {"fixed": case.kwargs["learning_rate"], "all different": RATES, "runs": np.repeat(RATES, 9)}[rates]
+    shape = (6, 2)
+    lazy, dense = (build_decayed(case, mode, shape=shape, learning_rate=rates) for mode in ("catch_up", False))
+    back = {3: 1, 70: 2, 71: 2, 600: 1, 1111: 3, 2500: 2}  # row 0 is there always, rows 4 and 5 never
+    for step in range(2800):
+        indices = [0, back[step]] if step in back else [0]
+        gradients = (RowTensor(np.array(indices), np.ones((len(indices), 2)), shape),)
+        lazy(gradients)
+        dense(gradients)
+    lazy.flush()
+    assert_equal_state(lazy, dense, 1e-12)
+
+
+@pytest.mark.parametrize("case", MOMENTA, ids=str)
+def test_decay_that_changes_while_rows_are_away(case):
+    extra = dict(weight_decay=lambda step: 0.02 * (step // 10 % 3), learning_rate=RATES)
+    lazy, dense = (build_decayed(case, mode, **extra) for mode in ("catch_up", False))
+    for step in range(300):
+        gradients = (random_rows(step, np.float64),)
+        lazy(gradients)
+        dense(gradients)
+        if step == 100:
+            lazy._plan.decay_absent = dense._plan.decay_absent = False
+        if step == 150:
+            lazy._plan.decay_absent = dense._plan.decay_absent = True
+    lazy.flush()
+    assert_equal_state(lazy, dense, 1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("case", MOMENTA, ids=str)
+def test_decayed_16_bit_parameters_come_as_close_to_float32_as_with_the_dense_rule(case, dtype):
+    lazy, dense = (build_decayed(case, mode, DTYPES[dtype]) for mode in ("catch_up", False))
+    single = build_decayed(case, False, np.float32)
+    single.parameters[0].set_data(dense.parameters[0].data.astype(np.float32))
+    for step in range(50):
+        gradients = (random_rows(step, DTYPES[dtype]),)
+        for optimizer in (lazy, dense, single):
+            optimizer(gradients)
+    lazy.flush()
+    expected = single.parameters[0].data
+    error = np.abs(lazy.parameters[0].data.astype(float) - expected).mean()
+    assert error <= np.abs(dense.parameters[0].data.astype(float) - expected).mean() * 1.05
+
+
+def test_decayed_rows_that_are_0_stay_0_where_others_diverge():
+    """A rate beyond what is stable: the map overflows, and infinity times 0 would be NaN."""
+    case = Case("Momentum", dict(learning_rate=1e3, momentum=0.9))
+    for dtype in (np.float32, np.float64):
+        lazy = build_decayed(case, "catch_up", dtype, weight_decay=1.0)
+        lazy.parameters[0].data[1] = 0
+        for _ in range(400):
+            lazy((RowTensor(np.array([0]), np.zeros((1, 5), dtype), SHAPE),))
+        lazy.flush()
+        assert not lazy.parameters[0].data[1].any()
+        assert not np.isfinite(lazy.parameters[0].data[2:]).all() or np.abs(lazy.parameters[0].data[2:]).max() > 1e30
+
+
+def test_decay_without_a_closed_form_is_an_error_before_anything_has_changed():
+    shape = (6, 2, 2)
+    gradient = RowTensor(np.array([1]), np.ones((1, 2, 2), np.float32), shape)
+    for case, centralize in ((Case("Adam", {}), False), (Case("Momentum", dict(learning_rate=1, momentum=0.5)), True)):
+        parameter = {"w": np.ones(shape, np.float32)}
+        groups = [dict(params=["w"], grad_centralization=centralize, weight_decay=0.1)]
+        optimizer = case.build(parameter, groups)
+        optimizer.use_lazy = "catch_up"
+        optimizer((gradient,))
+        optimizer._plan.decay_absent = True
+        before = state_of(optimizer)
+        with pytest.raises(ValueError, match="decay of 'w' must be 0"):
+            optimizer((gradient,))
+        assert state_of(optimizer) == before
+        optimizer._plan.decay_absent = False
+        optimizer((gradient,))
+
+
+def test_can_catch_up_decay():
+    momenta = ("sgd_momentum", "sgd_nesterov", "momentum", "momentum_nesterov")
+    assert all(driver.can_catch_up_decay(rule) for rule in momenta)
+    assert not any(driver.can_catch_up_decay(rule) for rule in ("adam", "adam_amsgrad", "adam_weight_decay", "sgd"))

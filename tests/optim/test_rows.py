@@ -96,6 +96,54 @@ def test_rows_that_are_summed_in_place_have_the_bits_of_merged_ones(n, width, dt
     assert tables[0][3].tobytes() == (-merged.values[list(merged.indices).index(3)]).tobytes()
 
 
+def decayed_twins(case, dtype, groups=None, **extra):
+    """Return an optimizer that takes rows, and decays those that are absent, and its twin for dense gradients."""
+    twins = []
+    for _ in range(2):
+        optimizer = case.build(make_arrays(DTYPES[dtype]), groups, weight_decay=0.05, **extra)
+        plan = optimizer._plan
+        plan.lazy, plan.decay_absent, plan.clip = False, True, 0.75
+        twins.append(optimizer)
+    return twins
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_decayed_absent_rows_have_the_bits_of_the_dense_gradient(case, dtype):
+    """Issue 10: clipped, decayed, centralized and unscaled like all others, for every rule."""
+    groups = [dict(params=["kernels"], grad_centralization=True), dict(params=["table", "vector", "wide"])]
+    rows, dense = decayed_twins(case, dtype, groups, loss_scale=2.0)
+    rows.stochastic_rounding = dense.stochastic_rounding = True
+    arrays = make_arrays(DTYPES[dtype])
+    for step in range(3):
+        gradients = row_gradients({p.name: arrays[p.name] for p in rows.parameters}, step)
+        rows(gradients)
+        dense(tuple(dense_of(g) for g in gradients))
+        assert state_of(rows) == state_of(dense)
+    untouched = make_arrays(DTYPES[dtype])["table"][-1]  # row_gradients leaves the last row out
+    (table,) = (p.data for p in rows.parameters if p.name == "table")
+    assert table[-1].tobytes() != untouched.tobytes()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("shape", [(5, 2, 9000), (40, 3, 700), (3000, 2, 5)])
+@pytest.mark.parametrize("rule", ["Adam", "AdamWeightDecay"])
+def test_decayed_absent_rows_are_centralized_over_whole_rows(rule, shape, threads, restore_runtime):
+    """Rows may be longer than a chunk, or cross the end of one."""
+    optimcore.set_num_threads(threads)
+    optimcore.set_thread_threshold(0)
+    states = []
+    for as_gradient in (lambda g: g, dense_of):
+        w = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        parameters = [optimcore.Parameter(w, "w")]
+        groups = [dict(params=parameters, grad_centralization=True)]
+        optimizer = getattr(optimcore, rule)(groups, learning_rate=0.1, weight_decay=0.1)
+        optimizer._plan.decay_absent = True
+        for step in range(2):
+            optimizer((as_gradient(make_rows(shape, seed=step)),))
+        states.append(state_of(optimizer))
+    assert states[0] == states[1]
+
+
 class Meddler:
     """A gradient that writes to the indices of another one when it is read."""
 
