@@ -5,7 +5,11 @@ A `Plan` is built once per optimizer and holds what does not change from step to
 opens gradients, which may run Python code and may fail; gets all the memory that it takes; then updates the parameters
 without the GIL and books the numbers that a step advances. From the first write to the end of the booking no Python
 code runs and nothing fails, so that a step happens wholly or not at all.
+
+There are no list comprehensions here: where an append has no memory, Cython 3.3 releases the element twice.
 """
+from itertools import chain
+from operator import attrgetter, itemgetter
 from zlib import crc32
 
 import numpy as np
@@ -75,6 +79,11 @@ _ADAPTATIONS = {
 
 # rules that take other numbers in the first step of a parameter
 _FIRST_STEP_RULES = ("sgd_momentum", "sgd_nesterov", "rprop")
+
+
+def key_of(name):
+    """Return the number that stands for a parameter's name in random numbers."""
+    return crc32(name.encode())
 
 
 def can_catch_up(rule):
@@ -169,7 +178,7 @@ cdef class Plan:
         self.count = len(parameters)
         self.names, self.parameters = tuple(names), tuple(parameters)
         self.sources = self.parameters if sources is None else tuple(sources)
-        self.dtypes = [source.dtype for source in self.sources]
+        self.dtypes = list(map(attrgetter("dtype"), self.sources))
         self.row_means, self.pinned, self.converted, self.booked = [], [], [], []
         self.homes = [None] * self.count
         if len(slots) != (self.rule.slots if rule is not None else 0):
@@ -180,9 +189,9 @@ cdef class Plan:
         self.frozen = np.zeros(self.count, np.bool_)
         self.decay_view, self.scale_view, self.numbers_view = self.decay, self.scale, self.adaptation_numbers
         self.rows_view, self.frozen_view = self.rows, self.frozen.view(np.uint8)
-        self.keys = np.array([crc32(name.encode()) for name in names], np.uint64)
+        self.keys = np.array(list(map(key_of, self.names)), np.uint64)
         self.hyper_rows = np.zeros(self.count, np.intc)
-        self.n_rates = self.rows.max(initial=0) + 1
+        self.n_rates = max(self.rows.tolist(), default=0) + 1
 
         self.doors = <Door*>allocate(self.count, sizeof(Door))
         self.work.tasks = <Task*>allocate(self.count, sizeof(Task))
@@ -200,10 +209,11 @@ cdef class Plan:
         self.work.square_sums = self.table.square_sums
         self.work.factors32, self.work.factors64 = self.table.factors32, self.table.factors64
         self.largest = DBL_MAX
-        self.slots = [list(slot) for slot in slots]
+        self.slots = list(map(list, slots))
         for i in range(self.count):
             self.add_task(i, centralize[i], None if row_means is None else row_means[i])
-        self.pinned = [[memoryview(array) for array in slot] for slot in self.slots]
+        for slot in self.slots:
+            self.pinned.append(list(map(memoryview, slot)))
         if flags is not None:
             self.book(flags, own=True)[:] = 0
             self.flags, self.has_flags = flags, True
@@ -403,7 +413,7 @@ cdef class Plan:
         cdef Task* task = &self.work.tasks[i]
         cdef Door* door = &self.doors[i]
         parameter = self.parameters[i]
-        slots = [slot[i] for slot in self.slots]
+        slots = list(map(itemgetter(i), self.slots))
         shapes = [parameter.shape] * len(slots)
         if row_means is not None:
             if not (self.rule.matrix and parameter.ndim > 1) or centralize:
@@ -498,7 +508,7 @@ cdef class Plan:
         cdef Py_ssize_t i, n = 0
         if not self.writes:
             return 0
-        written = [array for slot in self.slots for array in slot] + self.row_means + list(self.parameters)
+        written = list(chain(*self.slots, self.row_means, self.parameters))
         ranges = sorted(
             (<size_t>PyArray_DATA(<ndarray>a), <size_t>PyArray_DATA(<ndarray>a) + <size_t>PyArray_NBYTES(<ndarray>a))
             for a in written if a.size)

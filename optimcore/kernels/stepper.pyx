@@ -156,14 +156,20 @@ cdef class Stepper:
 
     def hypers(self):
         """Return the numbers of this step for the kernel: one tuple per different rate."""
-        return [self.hyper(read(self._global_step)) for read in self._readers]
+        cdef list result = []       # no comprehension: see driver.pyx
+        for read in self._readers:
+            result.append(self.hyper(read(self._global_step)))
+        return result
 
     def hyper(self, lr):
         """Return the numbers of the rule for one rate, in the kernel's order; a subclass overrides it."""
         return (lr,)
 
     def _current_rates(self):
-        return [read(self._global_step) for read in self._readers]
+        cdef list result = []
+        for read in self._readers:
+            result.append(read(self._global_step))
+        return result
 
     def _store(self, dict values, rule):
         """Assign attributes and choose the rule: all, or none if an error comes before."""

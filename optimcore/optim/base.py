@@ -717,8 +717,8 @@ class Optimizer(Stepper):
     def use_lazy(self):
         """bool or 'catch_up' : what happens to rows without a gradient when a gradient is a `RowTensor`; it can be set.
 
-        False: they take the step of the rule with a gradient of 0, to which no weight decay is added, and which costs a
-        pass over the whole table. True: cost follows the rows of the gradient. SGD without momentum, `Adagrad`, `FTRL`,
+        False: they take the step of the rule with a gradient of 0, to which no weight decay is added unless
+        `decay_absent_rows` says so, and which costs a pass over the whole table. True: cost follows the rows of the gradient. SGD without momentum, `Adagrad`, `FTRL`,
         `ProximalAdagrad` and `LazyAdam` are always lazy, as in MindSpore where it has them; `Rprop` never is, because
         the first step of a row would be no different from its others. For `Adam` this is MindSpore's meaning; for
         others it is an extension.
@@ -755,9 +755,42 @@ class Optimizer(Stepper):
             choices = "a bool or 'catch_up'" if can_catch_up else "a bool"
             raise ValueError(f"use_lazy must be {choices} for {type(self).__name__}, got {value!r}")
         with self._turn:
+            self._check_catch_up(value, self._decay_absent_rows)
             if self._plan is not None:
                 self._plan.catch_up, self._plan.lazy = catch_up, bool(value)
             self._use_lazy = value
+
+    @property
+    def decay_absent_rows(self):
+        """bool : whether rows without a gradient are decayed where they take the step of the dense rule; it can be set.
+
+        False at first, as in MindSpore: without `use_lazy`, rows that are absent from a `RowTensor` take the step of the
+        rule with a gradient of 0, to which no weight decay is added. True: they are decayed, and centralized, like all
+        others, so that the result is that of the dense gradient, to the bit; with ``use_lazy='catch_up'`` to rounding.
+        What is lazy stays lazy.
+
+        With 'catch_up', rules with momentum alone can do this: a decayed step of `Adam` without a gradient has no closed
+        form. A step with 'catch_up' and decay then raises a ValueError, and so does a step that is centralized.
+        """
+        return self._decay_absent_rows
+
+    @decay_absent_rows.setter
+    def decay_absent_rows(self, value):
+        check_flag("decay_absent_rows", value)
+        with self._turn:
+            self._check_catch_up(self.use_lazy, value)
+            if self._plan is not None:
+                self._plan.decay_absent = value
+            self._decay_absent_rows = value
+
+    def _check_catch_up(self, use_lazy, decay_absent_rows):
+        """Raise ValueError if rows cannot catch up with steps in which they would be decayed."""
+        if use_lazy == "catch_up" and decay_absent_rows and not driver.can_catch_up_decay(self.rule):
+            if self.exec_weight_decay:
+                raise ValueError(
+                    "decay_absent_rows must be False with use_lazy='catch_up' and weight decay, because decayed steps "
+                    f"of {type(self).__name__} without a gradient have no closed form, got True"
+                )
 
     def flush(self):
         """Bring all rows of all parameters up to date, if ``use_lazy == 'catch_up'``; else there is nothing to do.
