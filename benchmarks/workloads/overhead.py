@@ -4,6 +4,7 @@ A call on a tensor of 1e3 is in `dense`.
 """
 
 from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from .pipeline import SHAPES
 from .workload import Run, Workload
 
 __all__ = ["WORKLOADS"]
+
+
+LISTED = 100_000  # rates in a list
 
 
 def make_call(name):
@@ -28,16 +32,27 @@ def parameters_of(shapes):
 
 
 def make_adam(count=1, groups=list, rate=lambda: 1e-4):
-    """Return the Run of one step of Adam on tensors of one element; each is the first, so that listed rates suffice."""
+    """Return the Run of one step of Adam on tensors of one element."""
     optimizer = optimcore.Adam(groups(parameters_of([1] * count)), rate())
     gradients = tuple(normals(1, start=1) for _ in range(count))
 
     def step():
-        optimizer.global_step = 0
+        if optimizer.global_step == LISTED:
+            optimizer.global_step = 0
         optimizer(gradients)
 
     arrays = [p.data for p in optimizer.parameters]
     return Run(step, lambda: arrays, optimizer=optimizer)
+
+
+def make_torch(count=10):
+    """Return the Run of one step of Adam on torch tensors of one element: what looking after their memory costs."""
+    import torch
+
+    weights = [torch.nn.Parameter(torch.from_numpy(normals(1, start=i))) for i in range(count)]
+    optimizer = optimcore.Adam([optimcore.Parameter(w, name=f"w{i}") for i, w in enumerate(weights)], 1e-4)
+    gradients = tuple(normals(1, start=1) for _ in range(count))
+    return Run(partial(optimizer, gradients), lambda: [p.data for p in optimizer.parameters])
 
 
 def make_pipeline():
@@ -72,8 +87,8 @@ def two_groups(parameters):
 
 
 def listed_rates():
-    """Return one rate for each of some steps."""
-    return np.full(100, 1e-4)
+    """Return one rate for each of many steps."""
+    return np.full(LISTED, 1e-4)
 
 
 def cosine():
@@ -87,6 +102,7 @@ AROUND = {
     "listed rates": partial(make_adam, rate=listed_rates),
     "schedule": partial(make_adam, rate=cosine),
     "10 tensors": partial(make_adam, 10),
+    **({"10 torch tensors": make_torch} if find_spec("torch") else {}),
     "10 tensors in two groups": partial(make_adam, 10, two_groups),
     "10 convolutions, clipped and more": make_pipeline,
     "get_lr": make_get_lr,

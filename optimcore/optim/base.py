@@ -56,13 +56,12 @@ class Optimizer(Stepper):
     parameters : ParameterTuple
         The parameters in their final order. Unnamed ones have been named ``parameter_<index>``.
     learning_rate : Parameter, LearningRateSchedule or tuple of them
-        The rate, or one entry per parameter when a group has a rate of its own. Rates are kept in float64; a
-        rate is changed by ``opt.learning_rate.set_data(0.01)``.
+        The rate, or one entry per parameter when a group has a rate of its own. Rates are kept in float64.
     weight_decay : float, callable or tuple of them
         As given; one entry per parameter when grouped.
     loss_scale, reciprocal_scale : float
         The loss scale and one over it.
-    unique, use_lazy, target, max_grad_norm, stochastic_rounding : bool, bool or str, str, float or None, bool
+    unique, use_lazy, decay_absent_rows, target, max_grad_norm, stochastic_rounding, wait
         See these properties.
     is_group, is_group_lr, is_group_params_ordered : bool
         Whether there are groups, rates of their own in them, an ``order_params``.
@@ -93,8 +92,13 @@ class Optimizer(Stepper):
 
     Notes
     -----
-    The attributes are there to be read, except for the properties that say that they can be set, and for the values of
-    rates.
+    Between steps, properties that say so can be set, and so can the numbers of a rule, such as `SGD.momentum`: they are
+    checked as in the constructor and count from the next step on. Slots and other numbers that steps advance can be
+    changed in their arrays. All other attributes are there to be read; assigning one is an AttributeError. A subclass
+    of the user's own may add attributes.
+
+    A step is whole: what interrupts it, such as Ctrl-C, leaves the state of before the step or that of after it.
+    Finite parameters, slots and gradients never make a NaN: slots are held within the finite numbers.
 
     Examples
     --------
@@ -113,9 +117,7 @@ class Optimizer(Stepper):
     ...         gradients = self.decay_weight(gradients)
     ...         gradients = self.gradients_centralization(gradients)
     ...         gradients = self.scale_grad(gradients)
-    ...         lr = self.get_lr()
-    ...         rates = lr if self.is_group_lr else (lr,) * self.param_length
-    ...         for w, g, a, rate in zip(self.parameters, gradients, self.accum, rates):
+    ...         for w, g, a, rate in zip(self.parameters, gradients, self.accum, self.rates()):
     ...             a *= self.momentum
     ...             a += g
     ...             w -= rate * np.sign(a)
@@ -178,14 +180,15 @@ class Optimizer(Stepper):
     # ---- settings
 
     def __setattr__(self, name, value):
-        check = self._settings.get(name)
-        if check is not None:
-            value = check(name, value)
-            if self._fixed:
-                self._change({name: value})
-                return
-        elif name in self._fixed or (self._sealed and is_unknown(self, name)):
-            raise AttributeError(refusal(self, name))
+        if not hasattr(type(self), name):  # else a property knows what to do
+            check = self._settings.get(name)
+            if check is not None:
+                value = check(name, value)
+                if self._fixed:
+                    self._change({name: value})
+                    return
+            elif name in self._fixed or (self._sealed and is_unknown(self, name)):
+                raise AttributeError(refusal(self, name))
         super().__setattr__(name, value)
 
     def _change(self, new):
@@ -718,10 +721,10 @@ class Optimizer(Stepper):
         """bool or 'catch_up' : what happens to rows without a gradient when a gradient is a `RowTensor`; it can be set.
 
         False: they take the step of the rule with a gradient of 0, to which no weight decay is added unless
-        `decay_absent_rows` says so, and which costs a pass over the whole table. True: cost follows the rows of the gradient. SGD without momentum, `Adagrad`, `FTRL`,
-        `ProximalAdagrad` and `LazyAdam` are always lazy, as in MindSpore where it has them; `Rprop` never is, because
-        the first step of a row would be no different from its others. For `Adam` this is MindSpore's meaning; for
-        others it is an extension.
+        `decay_absent_rows` says so. It costs a pass over the whole table. True: cost follows the rows of the gradient.
+        SGD without momentum, `Adagrad`, `FTRL`, `ProximalAdagrad` and `LazyAdam` are always lazy, as in MindSpore where
+        it has them; `Rprop` never is, because the first step of a row would be no different from its others. For `Adam`
+        this is MindSpore's meaning; for others it is an extension.
 
         'catch_up', an extension for `SGD` with momentum, `Momentum`, `Adam` and `AdamOffload` with all their variants:
         the result of False, and still the cost follows the rows of the gradient. Rows without one stay as they are, but
@@ -764,13 +767,13 @@ class Optimizer(Stepper):
     def decay_absent_rows(self):
         """bool : whether rows without a gradient are decayed where they take the step of the dense rule; it can be set.
 
-        False at first, as in MindSpore: without `use_lazy`, rows that are absent from a `RowTensor` take the step of the
-        rule with a gradient of 0, to which no weight decay is added. True: they are decayed, and centralized, like all
-        others, so that the result is that of the dense gradient, to the bit; with ``use_lazy='catch_up'`` to rounding.
-        What is lazy stays lazy.
+        False at first, as in MindSpore: without `use_lazy`, rows that are absent from a `RowTensor` take the step of
+        the rule with a gradient of 0, to which no weight decay is added. True: they are decayed, and centralized, like
+        all others, so that the result is that of the dense gradient, to the bit; to rounding with
+        ``use_lazy='catch_up'``. What is lazy stays lazy.
 
-        With 'catch_up', rules with momentum alone can do this: a decayed step of `Adam` without a gradient has no closed
-        form. A step with 'catch_up' and decay then raises a ValueError, and so does a step that is centralized.
+        With 'catch_up', only rules with momentum can do this: a decayed step of `Adam` without a gradient has no closed
+        form, nor has one that is centralized. Weight decay is then a ValueError.
         """
         return self._decay_absent_rows
 

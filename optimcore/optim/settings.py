@@ -1,7 +1,6 @@
 """Attributes that can be assigned between steps, and why others cannot."""
 
 import difflib
-import inspect
 
 import numpy as np
 
@@ -60,10 +59,8 @@ def state_names(attributes):
 
 
 def is_unknown(optimizer, name):
-    """Tell whether a class of this package neither has an attribute of this name nor lets it be assigned."""
-    if name.startswith("_") or not type(optimizer).__module__.startswith("optimcore."):
-        return False
-    return inspect.getattr_static(type(optimizer), name, None) is None
+    """Tell whether a public attribute of this name is neither in a class of this package nor may be added to it."""
+    return not name.startswith("_") and type(optimizer).__module__.startswith("optimcore.")
 
 
 def refusal(optimizer, name):
