@@ -6,7 +6,7 @@ import numpy as np
 
 from optimcore.checks import check_positive
 from optimcore.kernels.arrays import as_floats, as_rows, converted, has_kernel, is_rows
-from optimcore.kernels.driver import Plan
+from optimcore.kernels.driver import Plan, norm_of
 from optimcore.kernels.gradient import transform
 from optimcore.sparse import RowTensor, merge_rows
 
@@ -37,7 +37,7 @@ def all_finite(gradients):
     False
     """
     plan, arrays = _reader(gradients)
-    return not np.isnan(plan.measure("finite", arrays)).any()
+    return not math.isnan(norm_of(plan.measure("finite", arrays)))
 
 
 def global_norm(gradients):
@@ -52,7 +52,8 @@ def global_norm(gradients):
     Returns
     -------
     float
-        Accumulated in float64 in a fixed order: equal bits for any number of threads.
+        Accumulated in float64 in a fixed order: equal bits for any number of threads. Squares may overflow or vanish:
+        the norm is right wherever it is a float64 itself, and otherwise infinite.
 
     Raises
     ------
@@ -98,12 +99,20 @@ def clip_by_global_norm(gradients, max_norm):
     >>> clip_by_global_norm([np.array([3.0]), np.array([4.0])], 1.0)
     (array([0.6]), array([0.8]))
     """
-    return scaled(gradients, clip_factor(global_norm(gradients), check_positive("max_norm", max_norm)))
+    return clipped(gradients, check_positive("max_norm", max_norm))
+
+
+def clipped(gradients, max_norm, reciprocal_scale=1.0):
+    """Return gradients whose norm times `reciprocal_scale` is at most `max_norm`."""
+    return scaled(gradients, clip_parts(norm_for_clipping(gradients), max_norm, reciprocal_scale))
 
 
 def scaled(gradients, factor):
-    """Return gradients times a factor, in the compute dtype; the gradients themselves if it is 1."""
-    if factor == 1:
+    """Return gradients times a factor, in the compute dtype; the gradients themselves if it is 1.
+
+    The factor is a number, or a number and the exponent of a power of two that it is multiplied by.
+    """
+    if factor in (1, (1, 0)):
         return tuple(gradients)
     gradients = [_row_tensor(g, f"gradients[{i}]") if is_rows(g) else g for i, g in enumerate(gradients)]
     dense = _dense(gradients)
@@ -112,14 +121,41 @@ def scaled(gradients, factor):
     return tuple(None if g is None else _like(g, next(results)) for g in gradients)
 
 
-def norm_of(squares):
-    """Return the root of the sum of the gradients' squares in what `Plan.measure` found."""
-    return math.sqrt(squares[:, 1].sum())
+def norm_for_clipping(gradients):
+    """Return a function for `clip_parts`."""
+    plan, arrays = _reader(gradients)
+    return lambda exponent: norm_of(plan.measure("gradient_norm", arrays, exponent=exponent))
 
 
-def clip_factor(norm, max_norm):
-    """Return the factor that brings a norm down to `max_norm`: 1 if it is within bounds."""
-    return 1.0 if norm <= max_norm else max_norm / norm
+def clip_parts(norm_of_gradients, max_norm, reciprocal_scale=1.0):
+    """Return the factor that brings gradients down to `max_norm`, and the exponent of a power of two beside it.
+
+    The exponent is 0 unless the factor alone, or the norm, is out of the range of a float.
+
+    Parameters
+    ----------
+    norm_of_gradients : callable
+        ``norm_of_gradients(exponent)`` returns the norm times this power of two.
+    max_norm : float
+        Limit of the norm times `reciprocal_scale`.
+    reciprocal_scale : float
+        Reciprocal of the loss scale that the gradients carry.
+    """
+    norm = norm_of_gradients(0) * reciprocal_scale
+    if norm <= max_norm:
+        return 1.0, 0
+    factor = max_norm / norm
+    if factor > 1e-270 or math.isnan(norm):
+        return factor, 0
+    norm, exponent = norm_of_gradients(-512), -512
+    if norm == math.inf:  # because a gradient is
+        return 0.0, 0
+    ratio, power = 1.0, 0
+    for number, sign in ((max_norm, 1), (norm, -1), (reciprocal_scale, -1)):
+        mantissa, e = math.frexp(number)
+        ratio *= mantissa**sign
+        power += sign * e
+    return ratio, power + exponent
 
 
 def prepare(names, parameters, gradients, out=None, **actions):

@@ -6,6 +6,8 @@ cdef extern from "platform.h":
     const char* OPTIMCORE_FLAGS     # of this module, from setup.py
     void prefetch(const void* address) noexcept nogil
     void prefetch_span(const void* start, size_t nbytes) noexcept nogil
+    bint out_of_range() noexcept nogil
+    void set_out_of_range(bint value) noexcept nogil
 
 ctypedef fused row_t:       # layouts of rows of gradients: values in `g`, sums in `slot0`
     Float32
@@ -60,9 +62,42 @@ cdef enum:
     MERGE_AHEAD = 8         # rows between the one that is summed and the one that is fetched from memory
 
 
+cdef inline void finish(rule_t* h, Prologue* p) noexcept nogil:
+    """Bound numbers so that what formulas make of two of them is finite."""
+    if rule_t is Ftrl or rule_t is FtrlPower:
+        h.lr = max(h.lr, 1 / p.largest)
+    elif rule_t is Lamb or rule_t is Adafactor or rule_t is AdafactorMomentum:
+        p.trust = min(p.trust, p.largest / max(h.lr, 1.0))
+        p.decay = min(p.decay, p.largest / max(h.lr, 1.0))
+
+
 cdef inline void update(
     const rule_t* hyper, const direct_t* arrays, void* result, Py_ssize_t start, Py_ssize_t stop,
     const Prologue* prologue
+) noexcept nogil:
+    """Update elements start..stop by one rule, in the fast loop or the careful one."""
+    cdef rule_t h = hyper[0]
+    cdef Prologue p = prologue[0]
+    finish(&h, &p)
+    if rule_t in matrix_t:
+        if p.factored:
+            p.factored = True           # known to the compiler from here on
+            if is_safe(&h, &p):
+                update_elements(&h, arrays, result, start, stop, &p, False)
+            else:
+                update_elements(&h, arrays, result, start, stop, &p, True)
+            return
+        p.factored = False
+    if rule_t in fast_t:
+        if is_safe(&h, &p):
+            update_elements(&h, arrays, result, start, stop, &p, False)
+            return
+    update_elements(&h, arrays, result, start, stop, &p, True)
+
+
+cdef inline void update_elements(
+    const rule_t* hyper, const direct_t* arrays, void* result, Py_ssize_t start, Py_ssize_t stop,
+    const Prologue* prologue, bint careful
 ) noexcept nogil:
     """Update elements start..stop by one rule: the element loop around every formula.
 
@@ -73,6 +108,7 @@ cdef inline void update(
     cdef direct_t a = arrays[0]
     cdef Prologue p = prologue[0]
     cdef Py_ssize_t i
+    p.careful = careful
     w = g = a.zero          # variables of the compute type
     if direct_t is Float64:
         updated = <double*>result
@@ -92,48 +128,49 @@ cdef inline void update(
         if rule_t not in decoupled_t:
             decay(&p, &g, w)
         centralize_and_unscale(&p, &g)
+        hold(&p, &g)
         if rule_t is Gradient:
             gradient(g, &slot0)
         elif rule_t is Sgd:
-            sgd(&h, &w, g)
+            sgd(&h, &p, &w, g)
         elif rule_t is SgdMomentum:
-            sgd_momentum(&h, &w, g, &slot0)
+            sgd_momentum(&h, &p, &w, g, &slot0)
         elif rule_t is SgdNesterov:
-            sgd_nesterov(&h, &w, g, &slot0)
+            sgd_nesterov(&h, &p, &w, g, &slot0)
         elif rule_t is Momentum:
-            momentum(&h, &w, g, &slot0)
+            momentum(&h, &p, &w, g, &slot0)
         elif rule_t is MomentumNesterov:
-            momentum_nesterov(&h, &w, g, &slot0)
+            momentum_nesterov(&h, &p, &w, g, &slot0)
         elif rule_t is Adam:
-            adam(&h, &w, g, &slot0, &slot1)
+            adam(&h, &p, &w, g, &slot0, &slot1)
         elif rule_t is AdamNesterov:
-            adam_nesterov(&h, &w, g, &slot0, &slot1)
+            adam_nesterov(&h, &p, &w, g, &slot0, &slot1)
         elif rule_t is AdamAmsgrad:
-            adam_amsgrad(&h, &w, g, &slot0, &slot1, &slot2)
+            adam_amsgrad(&h, &p, &w, g, &slot0, &slot1, &slot2)
         elif rule_t is AdamWeightDecay:
             adam_weight_decay(&h, &p, &w, g, &slot0, &slot1)
         elif rule_t is Adamax:
-            adamax(&h, &w, g, &slot0, &slot1)
+            adamax(&h, &p, &w, g, &slot0, &slot1)
         elif rule_t is Adagrad:
-            adagrad(&h, &w, g, &slot0)
+            adagrad(&h, &p, &w, g, &slot0)
         elif rule_t is AdagradFrozen:
-            adagrad_frozen(&h, &w, g, &slot0)
+            adagrad_frozen(&h, &p, &w, g, &slot0)
         elif rule_t is Adadelta:
-            adadelta(&h, &w, g, &slot0, &slot1)
+            adadelta(&h, &p, &w, g, &slot0, &slot1)
         elif rule_t is Asgd:
-            asgd(&h, &w, g, &slot0)
+            asgd(&h, &p, &w, g, &slot0)
         elif rule_t is Rprop:
-            rprop(&h, &w, g, &slot0, &slot1)
+            rprop(&h, &p, &w, g, &slot0, &slot1)
         elif rule_t is Ftrl:
-            ftrl(&h, &w, g, &slot0, &slot1)
+            ftrl(&h, &p, &w, g, &slot0, &slot1)
         elif rule_t is FtrlPower:
-            ftrl_power(&h, &w, g, &slot0, &slot1)
+            ftrl_power(&h, &p, &w, g, &slot0, &slot1)
         elif rule_t is ProximalAdagrad:
-            proximal_adagrad(&h, &w, g, &slot0)
+            proximal_adagrad(&h, &p, &w, g, &slot0)
         elif rule_t is Rmsprop:
-            rmsprop(&h, &w, g, &slot0, &slot1)
+            rmsprop(&h, &p, &w, g, &slot0, &slot1)
         elif rule_t is RmspropCentered:
-            rmsprop_centered(&h, &w, g, &slot0, &slot1, &slot2)
+            rmsprop_centered(&h, &p, &w, g, &slot0, &slot1, &slot2)
         elif rule_t is Lamb:
             lamb(&h, &p, &w, g, &slot0, &slot1)
         elif rule_t is Adafactor:
@@ -141,11 +178,11 @@ cdef inline void update(
         elif rule_t is AdafactorMomentum:
             adafactor_momentum(&h, &p, &w, g, &slot0, &slot1)
         elif rule_t is MomentumAbsent:
-            momentum_absent(&h, &w, &slot0)
+            momentum_absent(&h, &p, &w, &slot0)
         elif rule_t is AdamAbsent:
-            adam_absent(&h, &w, &slot0, &slot1)
+            adam_absent(&h, &p, &w, &slot0, &slot1)
         elif rule_t is AdamAmsgradAbsent:
-            adam_amsgrad_absent(&h, &w, &slot0, &slot1, &slot2)
+            adam_amsgrad_absent(&h, &p, &w, &slot0, &slot1, &slot2)
         elif rule_t is DecayedMomentumAbsent:
             decayed_momentum_absent(&h, &w, &slot0)
         if rule_t is not Sgd and rule_t is not AdagradFrozen:
@@ -173,6 +210,7 @@ cdef void update_narrow(
     cdef float[<int>STRIP] g
     cdef Float32 strip
     cdef Py_ssize_t n
+    cdef bint noted = out_of_range()
     while start < stop:
         n = min(stop - start, STRIP)
         if narrow_t in direct_t:
@@ -186,9 +224,12 @@ cdef void update_narrow(
             else:
                 strip.g = arrays.g
             update[rule_t, Float32](hyper, &strip, strip.w, start, start + n, prologue)
+        noted |= out_of_range()
         if rule_t is not Gradient:
             narrow(arrays, start, n, w, &prologue.rounding)
+            set_out_of_range(False)        # a float16 may be out of range where no slot is
         start += n
+    set_out_of_range(noted)
 
 
 cdef void narrow(
@@ -295,7 +336,7 @@ cdef inline void add_hot(const double* sum, real_t* row) noexcept nogil:
 
 
 cdef double total(
-    const layout_t* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
+    const layout_t* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue, double factor
 ) noexcept nogil:
     """Sum the decayed gradient over elements start..stop, in float64 and in fixed lanes."""
     cdef layout_t a = arrays[0]
@@ -312,7 +353,10 @@ cdef double total(
             load(&a, start + i, &w, &g)
             clip(&p, &g)
             decay(&p, &g, w)
-            batch[i] = <double>g
+            if layout_t is Float64:
+                batch[i] = held(&p, g) * factor
+            else:
+                batch[i] = <double>held(&p, g)
         add_to_lanes(lanes, batch, n)
         start += n
     return sum_of_lanes(lanes)
@@ -320,12 +364,14 @@ cdef double total(
 
 cdef void measure(
     const measure_t* hyper, const layout_t* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue,
-    double* squares
+    const double* factors, double* squares
 ) noexcept nogil:
     """Add up the squares of two quantities over elements start..stop, in float64 and in fixed lanes."""
+    cdef double x_factor = factors[0], y_factor = factors[1]
     cdef measure_t h = hyper[0]
     cdef layout_t a = arrays[0]
     cdef Prologue p = prologue[0]
+    p.careful = True
     cdef double[<int>LANES] x_lanes
     cdef double[<int>LANES] y_lanes
     cdef double[<int>BATCH] x_batch
@@ -344,6 +390,7 @@ cdef void measure(
                 if measure_t not in decoupled_t:
                     decay(&p, &g, w)
                 centralize_and_unscale(&p, &g)
+                hold(&p, &g)
             if measure_t is Norm:
                 norm(w, g, &x, &y)
             elif measure_t is GradientNorm:
@@ -354,6 +401,9 @@ cdef void measure(
                 lamb_norms(&h, &p, w, g, a.slot0[start + i], a.slot1[start + i], &x, &y)
             elif measure_t is Adafactor:
                 adafactor_norms(&h, &p, w, g, a.slot0[start + i], &x, &y)
+            if layout_t is Float64:
+                x *= x_factor
+                y *= y_factor
             if measure_t not in gradient_only_t:
                 x_batch[i] = x * x
             y_batch[i] = y * y
@@ -361,8 +411,8 @@ cdef void measure(
             add_to_lanes(x_lanes, x_batch, n)
         add_to_lanes(y_lanes, y_batch, n)
         start += n
-    squares[0] += sum_of_lanes(x_lanes)
-    squares[1] += sum_of_lanes(y_lanes)
+    squares[0] = sum_of_lanes(x_lanes)
+    squares[1] = sum_of_lanes(y_lanes)
 
 
 cdef void square_sums(
@@ -422,12 +472,14 @@ cdef inline void squares_of(
     """Write the squares of n elements of the gradient."""
     cdef layout_t a = arrays[0]
     cdef Prologue p = prologue[0]
+    p.careful = True
     cdef Py_ssize_t i
     w = g = a.zero
     for i in range(n):
         load(&a, start + i, &w, &g)
         clip(&p, &g)
         centralize_and_unscale(&p, &g)
+        hold(&p, &g)
         squares[i] = <double>g * <double>g
 
 
@@ -452,6 +504,13 @@ cdef void factors(
         if r == rows:               # on to the next matrix
             r = 0
             column += stride
+
+
+cdef void settle(real_t* slot, Py_ssize_t start, Py_ssize_t stop, bint decays) noexcept nogil:
+    """Hold elements start..stop of a slot within the finite numbers; set those that decay to 0 where subnormal."""
+    cdef Py_ssize_t i
+    for i in range(start, stop):
+        slot[i] = settled(slot[i], decays)
 
 
 cdef inline void add_to_lanes(double* lanes, double* batch, Py_ssize_t n) noexcept nogil:
@@ -598,6 +657,7 @@ cdef int enlist(KernelTable* table, const char* name, int slots, const rule_t* h
     cdef RuleKernels* kernels = add_rule(table, name, sizeof(rule_t) // sizeof(double), slots)
     kernels.decoupled = rule_t in decoupled_t
     kernels.matrix = rule_t in matrix_t
+    kernels.decaying = decaying_slots(hyper)
     kernels.update[<int>FLOAT32] = <update_f>update_wide[rule_t, Float32]
     kernels.update_rows[<int>FLOAT32] = <update_rows_f>update_rows[rule_t, Float32]
     kernels.update[<int>FLOAT64] = <update_f>update_wide[rule_t, Float64]
@@ -616,6 +676,7 @@ cdef int enlist(KernelTable* table, const char* name, int slots, const rule_t* h
 cdef int enlist_measure(KernelTable* table, const char* name, const measure_t* hyper) except -1:
     """Enter the reading loops of one measure, for every layout; `hyper` only says which measure."""
     cdef MeasureKernels* kernels = add_measure(table, name)
+    kernels.gradient_only = measure_t in gradient_only_t
     kernels.measure[<int>FLOAT32] = <measure_f>measure[measure_t, Float32]
     kernels.measure[<int>FLOAT64] = <measure_f>measure[measure_t, Float64]
     kernels.measure[<int>FLOAT16] = <measure_f>measure[measure_t, Float16]
@@ -677,6 +738,8 @@ table.square_sums[<int>FLOAT16_MIXED] = <square_sums_f>square_sums[Float16Mixed]
 table.square_sums[<int>BFLOAT16_MIXED] = <square_sums_f>square_sums[BFloat16Mixed]
 table.factors32 = <factors_f>factors[float]
 table.factors64 = <factors_f>factors[double]
+table.settle32 = <settle_f>settle[float]
+table.settle64 = <settle_f>settle[double]
 
 table.merge[<int>FLOAT32] = <merge_f>merge[Float32]
 table.merge[<int>FLOAT64] = <merge_f>merge[Float64]

@@ -25,6 +25,9 @@ cdef double ADAM_TAIL = 1e-9
 # With beta1^2 > beta2 the movements grow until eps outweighs the root, which is taken to be smaller than this.
 cdef double LARGEST_ROOT = 1e4
 
+# Rates are held here, so that their sums are finite.
+cdef double LARGEST_RATE = 1e290
+
 # Relative fall of sqrt(beta2^i) within a group. The quadrature is then off by 6e-7 at most, and with movements that
 # fall much faster, as they do with the usual betas, by far less.
 cdef double GROUP_FALL = 0.1
@@ -85,6 +88,7 @@ cdef int reserve_step(Backlog* backlog, bint mapped) noexcept nogil:
 
 
 cdef void add_step(Backlog* backlog, double rate) noexcept nogil:
+    rate = min(rate, LARGEST_RATE)
     if backlog.n_runs == 0 or backlog.rates[backlog.n_runs - 1] != rate:
         backlog.starts[backlog.n_runs], backlog.rates[backlog.n_runs] = backlog.n_steps, rate
         backlog.n_runs += 1
@@ -131,11 +135,13 @@ cdef void catch_up(
     cdef Map steps
     # looking ahead multiplies the movement once more by the decay of the moments
     cdef double factor = hyper[1] if nesterov else 1
+    cdef double most = prologue.largest, most_over_eps = most / 2 * min(hyper[3], 1.0) if coast != COAST_MOMENTUM else 0
     if coast == COAST_MOMENTUM:
-        momentum.lr = factor * sum_of_movements(backlog, first, last, hyper[1], &momentum.keep)
+        momentum.lr = min(factor * sum_of_movements(backlog, first, last, hyper[1], &momentum.keep), most)
+        momentum.keep = min(momentum.keep, most)
         rule.update[<int>layout](&momentum, arrays, start, stop, prologue)
     elif coast == COAST_AMSGRAD:
-        amsgrad.lr = factor * sum_of_movements(backlog, first, last, hyper[1], &amsgrad.keep1)
+        amsgrad.lr = min(factor * sum_of_movements(backlog, first, last, hyper[1], &amsgrad.keep1), most)
         amsgrad.beta2, amsgrad.keep2, amsgrad.eps = hyper[2], pow(hyper[2], last - first), hyper[3]
         rule.update[<int>layout](&amsgrad, arrays, start, stop, prologue)
     elif coast == COAST_DECAYED_MOMENTUM:
@@ -149,6 +155,7 @@ cdef void catch_up(
         walk.weight, walk.root = 1, 1
         while walk.step < last:
             walk = gather_group(walk, backlog, hyper, factor, &adam)
+            adam.lr0, adam.lr1 = min(adam.lr0, most_over_eps), min(adam.lr1, most_over_eps)
             rule.update[<int>layout](&adam, arrays, start, stop, prologue)
 
 
@@ -177,12 +184,12 @@ cdef double sum_of_movements(
     cdef Py_ssize_t run = find_run(backlog, first)
     while step < last and power > MOMENTUM_TAIL:
         stop = min(end_of_run(backlog, run), last)
-        movement += backlog.rates[run] * power * u * geometric(u, stop - step)
-        power *= pow(u, stop - step) if stop - step > 1 else u
+        movement += backlog.rates[run] * min(power * u * geometric(u, stop - step), DBL_MAX)
+        power = min(power * (pow(u, stop - step) if stop - step > 1 else u), DBL_MAX)
         step = stop
         run += 1
     keep[0] = power if step == last else 0
-    return movement
+    return min(movement, DBL_MAX)
 
 
 cdef double geometric(double u, int32_t n) noexcept nogil:

@@ -31,7 +31,6 @@ cdef class Plan:
     cdef Py_ssize_t n_rates         # rows of the hypers; twice as many where first steps have numbers of their own
     cdef bint has_flags
     cdef bint has_first_steps
-    cdef double largest             # finite number of the arithmetic in which all parameters are updated
     cdef readonly Turn turn
     cdef bint is_open               # gradients are open,
     cdef long open_forks            # in the process that had as many forks behind it
@@ -102,7 +101,6 @@ cdef class Plan:
     cdef int find_spans(self) except -1
     cdef bint is_apart(self, Py_ssize_t i, const void* start, Py_ssize_t nbytes) noexcept
     cdef int fill(self, list hypers) except -1
-    cdef int check_numbers(self) except -1
     cdef bint is_at_home(self, Py_ssize_t i) noexcept
     cdef int find_home(self, Py_ssize_t i) except -1
     cdef int open_gradient(self, Py_ssize_t i, gradient, bint once) except -1

@@ -17,7 +17,7 @@ import numpy as np
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.float cimport DBL_MAX, FLT_MAX
-from libc.math cimport fabs
+from libc.math cimport fabs, frexp, ldexp, sqrt
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 from numpy cimport (
@@ -31,13 +31,14 @@ from .backlog cimport (
 )
 from .crew cimport allowed_threads, run_blocks, threads_for
 from .isa cimport active_table, find_measure, find_rule
+from .rules cimport clamp
 from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT32, FLOAT64
 from .table cimport MAX_HYPERS, MeasureKernels, RuleKernels
 from .row_gradient cimport Door, RowGradient, same_axes, take_array
 from .turn cimport Turn, count_forks
 from .work cimport (
-    ADAPTED_BY_ADAFACTOR, ADAPTED_BY_LAMB, ADAPTED_BY_LARS, CHUNK, MAX_NUMBERS, NOT_ADAPTED, Matrices,
-    Segment, Task, adapt, arrange, combine_parts, end_of_portion, find_sums, gradient_size, mixed, run_block
+    ADAPTED_BY_ADAFACTOR, ADAPTED_BY_LAMB, ADAPTED_BY_LARS, CHUNK, MAX_NUMBERS, NOT_ADAPTED, SUMS, Matrices,
+    Segment, Task, adapt, arrange, combine_parts, end_of_portion, find_norms, gradient_size, mixed, run_block
 )
 
 from optimcore.kernels.arrays import as_bits, as_floats, as_rows, compute_dtype, converted, is_rows, pair_hint
@@ -149,7 +150,8 @@ cdef class Plan:
         Parameters that have no gradient, whatever is passed: it is not even looked at. All False at first. May be
         written between steps.
     clip : float
-        Factor of all gradients before anything else, 1 at first. May be set between steps.
+        Factor of all gradients before anything else, 1 at first. May be set between steps, also to a tuple: a factor,
+        and the exponent of a power of two that it is multiplied by.
     catch_up : bool
         With lazy: whether a row that comes back first receives the steps with a gradient of 0 that it has missed,
         computed with this step's hypers but each with its own rate. False at first. Setting it brings all rows up to
@@ -199,7 +201,7 @@ cdef class Plan:
         self.work.n_tasks, self.work.scratch_length = self.count, CHUNK
         self.row_gradients = [None] * self.count
         self.merge = self.lazy = True
-        self.work.hypers = <double*>allocate(2 * self.n_rates * MAX_HYPERS, sizeof(double))
+        self.work.hypers = <double*>allocate(4 * self.n_rates * MAX_HYPERS, sizeof(double))
         if self.count:
             self.work.decay, self.work.scale = &self.decay_view[0], &self.scale_view[0]
             self.work.numbers, self.work.hyper_rows = &self.numbers_view[0, 0], &self.hyper_rows[0]
@@ -208,8 +210,7 @@ cdef class Plan:
         self.work.gradient = find_rule(self.table, "gradient").update
         self.work.square_sums = self.table.square_sums
         self.work.factors32, self.work.factors64 = self.table.factors32, self.table.factors64
-        self.largest = DBL_MAX
-        self.slots = list(map(list, slots))
+        self.work.settle32, self.work.settle64 = self.table.settle32, self.table.settle64
         for i in range(self.count):
             self.add_task(i, centralize[i], None if row_means is None else row_means[i])
         for slot in self.slots:
@@ -249,8 +250,11 @@ cdef class Plan:
         return self.work.clip
 
     @clip.setter
-    def clip(self, double value):
-        self.work.clip = value
+    def clip(self, value):
+        if isinstance(value, tuple):
+            self.work.clip, self.work.clip_exponent = value
+        else:
+            self.work.clip, self.work.clip_exponent = value, 0
 
     @property
     def catch_up(self):
@@ -306,7 +310,7 @@ cdef class Plan:
     def use_rows(self, rows):
         """Let each parameter take another of the tuples of `hypers`; see the constructor."""
         cdef Py_ssize_t n_rates = max(rows, default=0) + 1
-        cdef double* hypers = <double*>allocate(2 * n_rates * MAX_HYPERS, sizeof(double))
+        cdef double* hypers = <double*>allocate(4 * n_rates * MAX_HYPERS, sizeof(double))
         cdef int[::1] new
         try:
             new = np.array(rows, np.intc)
@@ -391,7 +395,7 @@ cdef class Plan:
         cdef Py_ssize_t t
         if self.work.adaptation == ADAPTED_BY_LARS:
             self.neutralize_adaptation()
-            self.work.clip = 1
+            self.work.clip, self.work.clip_exponent = 1, 0
             for t in range(self.count):
                 self.decay_view[t], self.scale_view[t] = 0, 1
 
@@ -427,8 +431,6 @@ cdef class Plan:
         self.settle_parameter(i, parameter)
         door.layout, door.compute_layout = _LAYOUTS[parameter.dtype.name]
         door.type, door.compute_type = parameter.dtype.num, compute_dtype(parameter.dtype).num
-        if door.layout != FLOAT64:
-            self.largest = FLT_MAX
         task.decay = task.scale = task.trust = 1
         task.size = parameter.size
         task.table_rows = parameter.shape[0] if parameter.ndim else 1
@@ -554,8 +556,8 @@ cdef class Plan:
         finally:
             self.turn.leave()
 
-    def measure(self, measure, gradients, hypers=None):
-        """Sum the squares of two quantities over each parameter, in a pass that only reads.
+    def measure(self, measure, gradients, hypers=None, int exponent=0):
+        """Find the norms of two quantities over each parameter, in a pass that only reads.
 
         Parameters
         ----------
@@ -565,27 +567,30 @@ cdef class Plan:
             and see what the rule would see.
         gradients, hypers
             As for `step`; these three need no hypers.
+        exponent : int
+            Norms are multiplied by this power of two: with a negative one, norms beyond the largest double are finite.
 
         Returns
         -------
         ndarray of float64, shape (n, 2)
-            Accumulated in float64 and in a fixed order; 0 for a parameter without a gradient. For a row gradient, whose
-            rows count after merging, the first of the two has no meaning.
+            Roots of sums of squares, accumulated in float64 and in a fixed order, with a factor where squares would
+            overflow or vanish; 0 for a parameter without a gradient. For a row gradient, whose rows count after
+            merging, the first of the two has no meaning.
         """
         self.turn.enter()
         try:
             self.open(gradients, False)
             try:
-                return self.measure_opened(measure, hypers)
+                return self.measure_opened(measure, hypers, exponent)
             finally:
                 self.close()
         finally:
             self.turn.leave()
 
-    def measure_opened(self, measure, hypers=None):
+    def measure_opened(self, measure, hypers=None, int exponent=0):
         """Do what `measure` does with the gradients that are open: in `Optimizer.prepare`."""
         cdef MeasureKernels* kernels = find_measure(self.table, measure)
-        cdef double[:, ::1] sums = np.zeros((self.count, 2))
+        cdef double[:, ::1] norms = np.zeros((self.count, 2))
         cdef Py_ssize_t t, threads
         if not self.is_open:
             raise RuntimeError("gradients must be open")
@@ -597,10 +602,10 @@ cdef class Plan:
             threads = self.reserve()
             self.run(threads)
             for t in range(self.count):
-                find_sums(&self.work, t, &sums[t, 0], &sums[t, 1])
+                find_norms(&self.work, t, exponent, &norms[t, 0], &norms[t, 1])
         finally:
             self.work.measure, self.work.raw, self.work.until_nan = NULL, False, False
-        return np.asarray(sums)
+        return np.asarray(norms)
 
     def flush(self):
         """Bring all rows up to date, in a pass over the tables of which any row has missed a step.
@@ -780,7 +785,6 @@ cdef class Plan:
     cdef int update(self, list hypers) except -1:
         cdef Py_ssize_t threads
         self.fill(hypers)
-        self.check_numbers()
         if self.work.adaptation != NOT_ADAPTED:
             self.refuse_rows()
         threads = self.reserve()
@@ -811,31 +815,17 @@ cdef class Plan:
                 self.hyper_rows[i] = 2 * self.rows_view[i] + (self.flags[i] != 0)
         if len(hypers) != n_hypers:
             raise ValueError(f"hypers must have {n_hypers} rows, got {len(hypers)}")
+        self.work.n_hypers = n_hypers
         for r in range(n_hypers):
             row = <tuple?>hypers[r]
             if len(row) != self.rule.hypers:
                 raise ValueError(f"hypers[{r}] must have {self.rule.hypers} numbers, got {len(row)}")
             for k in range(self.rule.hypers):
                 number = row[k]
-                if not fabs(number) <= self.largest:
-                    raise ValueError(
-                        f"hypers[{r}] of rule {self.rule_name!r} must be numbers up to {self.largest:.3g}, the largest "
-                        f"of the arithmetic, got {row}")
-                self.work.hypers[r * MAX_HYPERS + k] = number
-        return 0
-
-    cdef int check_numbers(self) except -1:
-        """Check what may be written between steps."""
-        cdef Py_ssize_t i
-        cdef bint narrow = self.largest == FLT_MAX
-        for i in range(self.count):
-            if not (fabs(self.decay_view[i]) <= self.largest and fabs(self.scale_view[i]) <= self.largest):
-                raise ValueError(
-                    f"weight decay times loss scale, and the reciprocal of the loss scale, of {self.names[i]!r} must "
-                    f"be at most {self.largest:.3g}, got {self.decay_view[i]} and {self.scale_view[i]}")
-            if narrow and <float>self.scale_view[i] == 0:
-                raise ValueError(
-                    f"loss_scale must have a reciprocal that is not 0 in float32, got {1 / self.scale_view[i]}")
+                if number != number:
+                    raise ValueError(f"hypers[{r}] of rule {self.rule_name!r} must be numbers, got {row}")
+                self.work.hypers[r * MAX_HYPERS + k] = clamp(number, -DBL_MAX, DBL_MAX)
+                self.work.hypers[(n_hypers + r) * MAX_HYPERS + k] = in_float32(number)
         return 0
 
     cdef void book_numbers(self) noexcept:
@@ -945,7 +935,7 @@ cdef class Plan:
 
     cdef void run(self, Py_ssize_t threads) noexcept:
         if self.work.measure != NULL and self.work.n_chunks > 0:
-            memset(self.work.squares, 0, 2 * self.work.n_chunks * sizeof(double))
+            memset(self.work.squares, 0, SUMS * self.work.n_chunks * sizeof(double))
         run_blocks(run_block, &self.work, self.work.n_blocks, threads)
 
     cdef void run_adapted(self, Py_ssize_t threads) noexcept:
@@ -974,7 +964,7 @@ cdef class Plan:
         if self.work.squares == NULL or self.room_for_squares < self.work.n_chunks:
             PyMem_Free(self.work.squares)
             self.work.squares, self.room_for_squares = NULL, 0
-            self.work.squares = <double*>allocate(self.work.n_chunks, 2 * sizeof(double))
+            self.work.squares = <double*>allocate(self.work.n_chunks, SUMS * sizeof(double))
             self.room_for_squares = self.work.n_chunks
         return 0
 
@@ -988,12 +978,39 @@ cdef class Plan:
         return 0
 
 
+def norm_of(const double[:, ::1] norms):
+    """Return the norm of all gradients, from the norms that `Plan.measure` has found; NaN if one of them is.
+
+    No function of NumPy reduces an array here: without memory, those of NumPy 2 raise a SystemError.
+    """
+    cdef double most = 0, total = 0
+    cdef int exponent = 0
+    cdef Py_ssize_t i
+    for i in range(norms.shape[0]):
+        if norms[i, 1] != norms[i, 1]:
+            return norms[i, 1]
+        most = max(most, norms[i, 1])
+    if most == 0 or most > DBL_MAX:
+        return most
+    if not 1e-140 < most < 1e140:
+        frexp(most, &exponent)
+    for i in range(norms.shape[0]):
+        total += ldexp(norms[i, 1], -exponent) * ldexp(norms[i, 1], -exponent)
+    return ldexp(sqrt(total), exponent)
+
+
 def convert_rows(gradient, parameter, name):
     """Return indices and values of a row gradient as the kernels read them, or say why that cannot be."""
     indices, values, _ = as_rows(gradient, name, parameter.shape)
     same = values.dtype.name == parameter.dtype.name
     values = converted(values, parameter.dtype if same else compute_dtype(parameter.dtype))
     return converted(indices, np.dtype(np.int64)), values
+
+
+cdef double in_float32(double x) noexcept:
+    """Return a number that is finite in float32, and 0 if it rounds to that; its digits stay."""
+    x = clamp(x, -<double>FLT_MAX, <double>FLT_MAX)
+    return 0 if fabs(x) < 1e-45 else x
 
 
 cdef void* allocate(Py_ssize_t count, size_t size) except NULL:

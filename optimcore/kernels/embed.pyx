@@ -3,7 +3,9 @@
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 
 from . cimport crew, isa, unique
-from .rules cimport Prologue
+from libc.math cimport INFINITY
+
+from .rules cimport Prologue, set_limits
 from .storage cimport Arrays, Layout
 from .table cimport KernelTable, RuleKernels
 
@@ -64,7 +66,7 @@ cdef void update_row(
     const void* g, Py_ssize_t n
 ) noexcept nogil:
     cdef Arrays arrays = arrays_of(rule, w, slots, g)
-    cdef Prologue prologue = prologue_of(decay, scale)
+    cdef Prologue prologue = prologue_of(storage, decay, scale)
     rule.kernels.update[<int>storage](hypers, &arrays, 0, n, &prologue)
 
 
@@ -73,7 +75,7 @@ cdef void update_rows(
     const int64_t* rows, Py_ssize_t n_rows, Py_ssize_t width, const void* values
 ) noexcept nogil:
     cdef Arrays arrays = arrays_of(rule, table, slots, values)
-    cdef Prologue prologue = prologue_of(decay, scale)
+    cdef Prologue prologue = prologue_of(storage, decay, scale)
     rule.kernels.update_rows[<int>storage](hypers, &arrays, rows, NULL, 0, n_rows, width, &prologue)
 
 
@@ -86,9 +88,12 @@ cdef Arrays arrays_of(const Rule* rule, void* w, void** slots, const void* g) no
     return arrays
 
 
-cdef Prologue prologue_of(double decay, double scale) noexcept nogil:
+cdef Prologue prologue_of(Storage storage, double decay, double scale) noexcept nogil:
     cdef Prologue p
-    p.clip, p.decay, p.mean, p.scale, p.trust = 1, decay, 0, scale, 1
+    p.clip, p.decay, p.mean, p.scale, p.most, p.trust = 1, decay, 0, scale, INFINITY, 1
+    set_limits(&p, storage == FLOAT64)
+    if decay != 0 or scale > 1:
+        p.most = p.largest
     p.factored = False
     p.rounding.stochastic, p.rounding.key0, p.rounding.key1 = False, 0, 0
     return p

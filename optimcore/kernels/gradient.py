@@ -26,8 +26,8 @@ def transform(names, parameters, gradients, decay=None, centralize=None, scale=1
         Whether to subtract the mean over all axes but the first.
     scale : float
         Reciprocal of the loss scale.
-    clip : float
-        Factor of all gradients.
+    clip : float or tuple
+        Factor of all gradients, as `Plan.clip`.
     lars : ndarray of float64, shape (n, 8), optional
         The numbers of `LarsNumbers` for each parameter, if `scale` is to be multiplied by what LARS makes of the norms.
     out : tuple or list of ndarray or None, optional

@@ -197,4 +197,24 @@ static inline int cpu_has_avx512(void) { return 0; }
 #define OPTIMCORE_FLAGS ""
 #endif
 
+/* ---- The processor notes that a result was too large or too small (IEEE 754, sections 7.4 and 7.5). */
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+static inline int out_of_range(void) { return (_mm_getcsr() & 0x18u) != 0; }
+static inline void set_out_of_range(int value) {
+    unsigned mode = _mm_getcsr(), flags = value ? 0x18u : 0u;
+    if ((mode & 0x18u) != flags)
+        _mm_setcsr((mode & ~0x18u) | flags);
+}
+#else
+#include <fenv.h>
+static inline int out_of_range(void) { return fetestexcept(FE_OVERFLOW | FE_UNDERFLOW) != 0; }
+static inline void set_out_of_range(int value) {
+    if (value)
+        feraiseexcept(FE_OVERFLOW | FE_UNDERFLOW);
+    else
+        feclearexcept(FE_OVERFLOW | FE_UNDERFLOW);
+}
+#endif
+
 #endif

@@ -21,15 +21,20 @@ ctypedef void (*update_rows_f)(
     Py_ssize_t width, const Prologue* prologue
 ) noexcept nogil
 
-# sum the decayed gradient over elements start..stop
+# sum the decayed gradient, times a factor if it is float64, over elements start..stop
 ctypedef double (*total_f)(
-    const void* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue
+    const void* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue, double factor
 ) noexcept nogil
 
-# add to squares[0..1] the sums of squares of a measure's two quantities over elements start..stop
+# Write to squares[0..1] the sums of squares of a measure's two quantities over elements start..stop. With a float64
+# parameter, each quantity is multiplied by its factor before it is squared.
 ctypedef void (*measure_f)(
-    const void* hyper, const void* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue, double* squares
+    const void* hyper, const void* arrays, Py_ssize_t start, Py_ssize_t stop, const Prologue* prologue,
+    const double* factors, double* squares
 ) noexcept nogil
+
+# hold elements start..stop of a slot within the finite numbers, and set them to 0 where they are subnormal if it decays
+ctypedef void (*settle_f)(void* slot, Py_ssize_t start, Py_ssize_t stop, bint decays) noexcept nogil
 
 # Sum the squares of the gradient over whole rows from start to stop: row[0], row[1], ... are set, and column[0],
 # column[1], ... added to, those of the next matrix after every `rows` rows.
@@ -80,11 +85,13 @@ ctypedef struct RuleKernels:
     int slots
     bint decoupled          # the rule reads the decay itself; its gradient goes without
     bint matrix             # it may take a parameter as matrices
+    int decaying            # slots that decay, as bits 1, 2 and 4
     update_f[<int>LAYOUTS] update
     update_rows_f[<int>LAYOUTS] update_rows
 
 ctypedef struct MeasureKernels:
     const char* name
+    bint gradient_only      # the first quantity is 0
     measure_f[<int>LAYOUTS] measure
 
 ctypedef struct KernelTable:
@@ -96,6 +103,8 @@ ctypedef struct KernelTable:
     square_sums_f[<int>LAYOUTS] square_sums
     factors_f factors32
     factors_f factors64
+    settle_f settle32
+    settle_f settle64
     merge_f[<int>LAYOUTS] merge
     bounds_f bounds32
     bounds_f bounds64

@@ -3,10 +3,13 @@ from libc.stdint cimport int64_t, uint64_t
 
 from .backlog cimport Backlog, Coast, int32_t
 from .storage cimport Arrays, Layout
-from .table cimport MAX_HYPERS, Chains, MeasureKernels, RuleKernels, factors_f, square_sums_f, total_f, update_f
+from .table cimport (
+    MAX_HYPERS, Chains, MeasureKernels, RuleKernels, factors_f, settle_f, square_sums_f, total_f, update_f
+)
 
 cdef enum:
     MAX_NUMBERS = 8
+    SUMS = 4                # doubles that a chunk keeps of a measure: two sums of squares, and their powers of two
     CHUNK = 1 << 14         # elements that a thread takes at once: the working set of a rule stays in the L2 cache
 
 # What a parameter as a whole makes of two sums, which a pass measures before the one that updates it.
@@ -77,10 +80,12 @@ cdef struct Work:
     const update_f* gradient            # the rule that only writes the prepared gradient
     const total_f* total
     const MeasureKernels* measure       # if this pass only reads, else NULL
-    double* squares         # what it found: two sums for each chunk
+    double* squares         # what it found: SUMS numbers for each chunk
     const square_sums_f* square_sums
     factors_f factors32
     factors_f factors64
+    settle_f settle32
+    settle_f settle64
     bint factoring          # this pass brings means and factors of rows and columns up to date, and does nothing else
     Adaptation adaptation
     double* numbers         # for it: rows of MAX_NUMBERS, one per task
@@ -92,11 +97,13 @@ cdef struct Work:
     bint decay_absent       # rows without a gradient are decayed all the same, unless the task is lazy
     bint flushing           # this pass only brings all rows up to date
     const int* hyper_rows   # which of the hypers each task takes
-    double* hypers          # rows of MAX_HYPERS
+    double* hypers          # rows of MAX_HYPERS, for parameters of float64, and
+    Py_ssize_t n_hypers     # as many once more, finite in float32, for all others
     const double* decay     # one per task, as the next two
     const double* scale
     const uint64_t* keys    # of the random generator
     double clip
+    int clip_exponent       # of a power of two that clip is multiplied by
     bint stochastic
     uint64_t key            # of seed and step
     # for each thread a chunk in the compute type: of zeros for tasks that have rows and are not lazy, of factors for
@@ -116,8 +123,8 @@ cdef Py_ssize_t end_of_portion(const Work* work, Py_ssize_t first) noexcept nogi
 # After a pass of factoring: finish matrices that were cut into parts.
 cdef void combine_parts(const Work* work, Py_ssize_t first, Py_ssize_t last) noexcept nogil
 
-# After a pass that measured: the two sums of squares of a task, over its chunks in order.
-cdef void find_sums(const Work* work, Py_ssize_t t, double* x, double* y) noexcept nogil
+# After a pass that measured: norms of the two quantities of a task, times 2^exponent.
+cdef void find_norms(const Work* work, Py_ssize_t t, int exponent, double* x, double* y) noexcept nogil
 
 # After such a pass: find what each parameter as a whole makes of it.
 cdef void adapt(const Work* work, Py_ssize_t first, Py_ssize_t last) noexcept nogil

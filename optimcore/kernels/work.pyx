@@ -4,21 +4,28 @@
 Chunks do not depend on the number of threads and no chunk reads what another one writes: any number of threads gives
 equal bits.
 """
+from libc.float cimport DBL_MAX, FLT_MIN
+from libc.math cimport INFINITY, copysign, fabs, ilogb, isnan, ldexp
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 from .backlog cimport catch_up
 from .rules cimport (
     Adafactor, AdafactorNumbers, LarsNumbers, Prologue, adafactor_mean, adafactor_size, adafactor_trust, lamb_trust,
-    lars_ratio, real_t, root
+    lars_ratio, real_t, root, set_limits, settled
 )
 from .storage cimport BFLOAT16, BFLOAT16_MIXED, FLOAT16, FLOAT16_MIXED, FLOAT64, Arrays, Layout
+
+cdef extern from "platform.h":
+    bint out_of_range() noexcept nogil
+    void set_out_of_range(bint value) noexcept nogil
 
 cdef enum:
     BLOCK = 64              # tasks at most in one block, for optimizers with many small parameters
     PORTION = 1 << 19       # elements that a step measures and then updates before it goes on to the next ones
     TASK_COST = 256         # elements that take as long as telling another core of a task
     ROW_COST = 4            # elements of a row that take as long as finding the row
+    SHIFT = 600             # power of two by which float64 numbers are scaled where their squares overflow or vanish
     ROW_GAIN = 2            # a second thread gains less where it finds rows in the other core's cache: by this factor
 
 
@@ -97,13 +104,42 @@ cdef Py_ssize_t task_elements(const Task* task) noexcept nogil:
 cdef bint run_block(const void* any_work, long block, long thread) noexcept nogil:
     cdef const Work* work = <const Work*>any_work
     cdef const Segment* segment = find_segment(work, block)
-    cdef Py_ssize_t t
-    if work.tasks[segment.first_task].n_chunks > 1:
-        return run_chunk(work, segment.first_task, block - segment.first_block, thread)
-    for t in range(segment.first_task, segment.first_task + segment.n_tasks):
-        if work.tasks[t].n_chunks and run_chunk(work, t, 0, thread):
+    cdef Py_ssize_t t = segment.first_task, stop = t + segment.n_tasks, c = 0
+    if work.tasks[t].n_chunks > 1:
+        stop, c = t + 1, block - segment.first_block
+    set_out_of_range(False)
+    for t in range(t, stop):
+        if work.tasks[t].n_chunks and run_chunk(work, t, c, thread):
             return True
+    if out_of_range() and work.measure == NULL and not work.factoring:
+        for t in range(segment.first_task, stop):
+            if work.tasks[t].n_chunks:
+                settle_chunk(work, t, c)
     return False
+
+
+cdef void settle_chunk(const Work* work, Py_ssize_t t, Py_ssize_t c) noexcept nogil:
+    """Bring the slots of a chunk into range after an update; see `rules.pxd`."""
+    cdef const Task* task = &work.tasks[t]
+    cdef Py_ssize_t start = c * task.length, width = task.width, r
+    if work.rule.update == work.gradient:       # its slot is for others
+        return
+    if task.rows == NULL or not task.lazy:
+        settle_slots(work, task, start, min(start + task.length, task.size))
+        return
+    for r in range(start, min(start + task.length, task.n_rows)):
+        settle_slots(work, task, task.rows[r] * width, (task.rows[r] + 1) * width)
+
+
+cdef void settle_slots(const Work* work, const Task* task, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    cdef int decaying = work.rule.decaying
+    settle = work.settle64 if task.layout == FLOAT64 else work.settle32
+    if task.arrays.slot0 != NULL and task.matrices.columns == 0:        # of matrices see `move_means`
+        settle(task.arrays.slot0, start, stop, decaying & 1)
+    if task.arrays.slot1 != NULL:
+        settle(task.arrays.slot1, start, stop, decaying & 2)
+    if task.arrays.slot2 != NULL:
+        settle(task.arrays.slot2, start, stop, decaying & 4)
 
 
 cdef const Segment* find_segment(const Work* work, long block) noexcept nogil:
@@ -139,7 +175,7 @@ cdef bint run_chunk(const Work* work, Py_ssize_t t, Py_ssize_t c, long thread) n
         update_rows(work, t, start, min(start + task.length, task.n_rows), &prologue)
     else:
         update_all_rows(work, t, c, start, min(start + task.length, task.size), &prologue, thread)
-    return work.until_nan and work.squares[2 * (task.first_chunk + c) + 1] != 0
+    return work.until_nan and work.squares[SUMS * (task.first_chunk + c) + 1] != 0
 
 
 cdef void run_span(
@@ -159,8 +195,7 @@ cdef void run_span(
         if work.measure == NULL:
             work.rule.update[<int>task.layout](hyper, &task.arrays, start, end, prologue)
         else:
-            work.measure.measure[<int>task.layout](
-                hyper, &task.arrays, start, end, prologue, &work.squares[2 * (task.first_chunk + c)])
+            measure_span(work, t, c, &task.arrays, start, end, prologue)
         start = end
 
 
@@ -223,6 +258,14 @@ cdef void find_factors(const Work* work, Py_ssize_t t, Py_ssize_t first, Py_ssiz
         move_means[float](h, task, first, last, <float*>task.matrices.row_means, <float*>task.matrices.column_means)
 
 
+cdef inline real_t kept(double x, real_t unused) noexcept nogil:
+    """Return a mean square as it is kept in a slot: finite, and not subnormal."""
+    if real_t is float:
+        return settled(<real_t>x, True)
+    else:
+        return settled(x, True)
+
+
 cdef void move_means(
     const Adafactor* h, const Task* task, Py_ssize_t first, Py_ssize_t last, real_t* row_means, real_t* column_means
 ) noexcept nogil:
@@ -231,54 +274,72 @@ cdef void move_means(
     cdef double* column = m.column + first * m.parts * m.columns
     cdef double per_row = 1 / <double>m.columns, per_column = 1 / <double>m.rows
     cdef double total
+    cdef Prologue p
     cdef Py_ssize_t i
+    set_limits(&p, True)
     row_means += first * m.rows
     column_means += first * m.columns
     for _ in range(first, last):
         total = 0
         for i in range(m.rows):
-            row[i] = adafactor_mean(h.eps, h.beta2, row[i] * per_row, <double>row_means[i])
-            row_means[i] = <real_t>row[i]
+            row[i] = adafactor_mean(&p, h.eps, h.beta2, min(row[i] * per_row, DBL_MAX), <double>row_means[i])
+            row_means[i] = kept(row[i], row_means[i])
             total += row[i]
-        total *= per_column
-        for i in range(m.rows):
-            row[i] = root(total / row[i])
+        if total > DBL_MAX:
+            total = 0
+            for i in range(m.rows):
+                total += row[i] * per_column
+        else:
+            total *= per_column
+        for i in range(m.rows):         # a mean of 0 belongs to gradients of 0
+            row[i] = 0 if row[i] <= 0 else root(min(total / row[i], DBL_MAX))
         for i in range(m.columns):
-            column[i] = adafactor_mean(h.eps, h.beta2, column[i] * per_column, <double>column_means[i])
-            column_means[i] = <real_t>column[i]
-            column[i] = 1 / root(column[i])
+            column[i] = adafactor_mean(
+                &p, h.eps, h.beta2, min(column[i] * per_column, DBL_MAX), <double>column_means[i])
+            column_means[i] = kept(column[i], column_means[i])
+            column[i] = 0 if column[i] <= 0 else 1 / root(column[i])
         row += m.rows
         row_means += m.rows
         column += m.parts * m.columns
         column_means += m.columns
 
 
-cdef void find_sums(const Work* work, Py_ssize_t t, double* x, double* y) noexcept nogil:
-    cdef const Task* task = &work.tasks[t]
+cdef double root_of_sum(
+    const Work* work, const Task* task, int q, double divisor, int exponent
+) noexcept nogil:
+    """Return the root of a task's sum of squares over a divisor, times 2^exponent."""
+    cdef double sum = 0, power = 0
     cdef Py_ssize_t c
-    x[0] = y[0] = 0
     for c in range(task.first_chunk, task.first_chunk + task.n_chunks):
-        x[0] += work.squares[2 * c]
-        y[0] += work.squares[2 * c + 1]
+        add_squares(work.squares[SUMS * c + q], work.squares[SUMS * c + 2 + q], &sum, &power)
+    sum = root(sum / divisor)
+    exponent += <int>power * SHIFT
+    return sum if exponent == 0 else ldexp(sum, exponent)
+
+
+cdef void find_norms(const Work* work, Py_ssize_t t, int exponent, double* x, double* y) noexcept nogil:
+    x[0] = root_of_sum(work, &work.tasks[t], 0, 1, exponent)
+    y[0] = root_of_sum(work, &work.tasks[t], 1, 1, exponent)
 
 
 cdef void adapt(const Work* work, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     cdef Task* task
     cdef const double* numbers
-    cdef double x, y, size
+    cdef double x, y, size, elements
     cdef Py_ssize_t t
     for t in range(first, last):
         task = &work.tasks[t]
         numbers = &work.numbers[t * MAX_NUMBERS]
-        find_sums(work, t, &x, &y)
+        elements = <double>task.size if work.adaptation == ADAPTED_BY_ADAFACTOR else 1
+        x, y = root_of_sum(work, task, 0, elements, 0), root_of_sum(work, task, 1, elements, 0)
         if work.adaptation == ADAPTED_BY_LAMB:
-            task.trust = lamb_trust(root(x), root(y))
+            task.trust = lamb_trust(x, y)
         elif work.adaptation == ADAPTED_BY_LARS:
-            task.scale = lars_ratio(<const LarsNumbers*>numbers, root(x), root(y))
+            task.scale = lars_ratio(<const LarsNumbers*>numbers, x, y)
         elif work.adaptation == ADAPTED_BY_ADAFACTOR:
-            size = adafactor_size(<const AdafactorNumbers*>numbers, root(x / <double>task.size))
+            size = adafactor_size(<const AdafactorNumbers*>numbers, x)
             task.decay = size
-            task.trust = adafactor_trust(<const AdafactorNumbers*>numbers, size, root(y / <double>task.size))
+            task.trust = adafactor_trust(<const AdafactorNumbers*>numbers, size, y)
 
 
 cdef void update_rows(
@@ -345,7 +406,7 @@ cdef void update_all_rows(
     cdef Arrays arrays
     cdef Py_ssize_t b, r, row, low, high
     if work.decay_absent:
-        clear_prologue(&spread)
+        clear_prologue(&spread, task.layout)
     else:
         prologue.clip, prologue.scale = 1, 1
         if work.rule.decoupled:
@@ -377,9 +438,50 @@ cdef void measure_rows(
     cdef const Task* task = &work.tasks[t]
     cdef Arrays arrays = task.arrays
     arrays.w = <void*>arrays.g
-    work.measure.measure[<int>task.layout](
-        hyper_of(work, t), &arrays, first * task.width, last * task.width, prologue,
-        &work.squares[2 * (task.first_chunk + c)])
+    measure_span(work, t, c, &arrays, first * task.width, last * task.width, prologue)
+
+
+cdef void measure_span(
+    const Work* work, Py_ssize_t t, Py_ssize_t c, const Arrays* arrays, Py_ssize_t start, Py_ssize_t stop,
+    const Prologue* prologue
+) noexcept nogil:
+    """Measure elements start..stop, once more with a factor where squares of float64 overflow or vanish."""
+    cdef const Task* task = &work.tasks[t]
+    cdef double* chunk = &work.squares[SUMS * (task.first_chunk + c)]
+    cdef double[2] factors
+    cdef double[2] sums
+    cdef double[2] scaled
+    cdef int q
+    factors[0] = factors[1] = 1
+    measure = work.measure.measure[<int>task.layout]
+    measure(hyper_of(work, t), arrays, start, stop, prologue, factors, sums)
+    if task.layout == FLOAT64 and not work.until_nan:
+        for q in range(work.measure.gradient_only, 2):
+            if sums[q] > DBL_MAX:
+                factors[q] = ldexp(1, -SHIFT)
+            elif sums[q] < 1e-270:
+                factors[q] = ldexp(1, SHIFT)
+        if factors[0] != 1 or factors[1] != 1:
+            measure(hyper_of(work, t), arrays, start, stop, prologue, factors, scaled)
+            sums[0], sums[1] = scaled[0], scaled[1]
+    for q in range(2):
+        add_squares(sums[q], 1 if factors[q] < 1 else (-1 if factors[q] > 1 else 0), &chunk[q], &chunk[2 + q])
+
+
+cdef void add_squares(double squares, double power, double* sum, double* sum_power) noexcept nogil:
+    """Add squares * 4^(SHIFT * power) to a sum that has such a power of its own."""
+    if squares == 0:
+        return
+    if sum[0] == 0:
+        sum[0], sum_power[0] = squares, power
+        return
+    while power < sum_power[0]:
+        squares = ldexp(squares, -2 * SHIFT)
+        power += 1
+    while power > sum_power[0]:
+        sum[0] = ldexp(sum[0], -2 * SHIFT)
+        sum_power[0] += 1
+    sum[0] += squares
 
 
 cdef double mean_of_row(
@@ -387,9 +489,16 @@ cdef double mean_of_row(
 ) noexcept nogil:
     """Return the mean of the gradient that is to be centralized over one row."""
     cdef Prologue p = prologue[0]
+    cdef double width = <double>task.width, total
     if work.rule != NULL and work.rule.decoupled:
         p.decay = 0
-    return work.total[<int>task.layout](arrays, start, start + task.width, &p) / <double>task.width
+    total = work.total[<int>task.layout](arrays, start, start + task.width, &p, 1)
+    if task.layout != FLOAT64 or fabs(total) <= DBL_MAX:
+        return total / width
+    # the sum overflows, the mean does not
+    total = work.total[<int>task.layout](arrays, start, start + task.width, &p, ldexp(1, -SHIFT))
+    total = ldexp(total / width, SHIFT)
+    return copysign(DBL_MAX, total) if fabs(total) > DBL_MAX else total
 
 
 cdef Arrays shifted_gradient(const Task* task, Py_ssize_t r) noexcept nogil:
@@ -400,7 +509,8 @@ cdef Arrays shifted_gradient(const Task* task, Py_ssize_t r) noexcept nogil:
 
 
 cdef const double* hyper_of(const Work* work, Py_ssize_t t) noexcept nogil:
-    return &work.hypers[work.hyper_rows[t] * MAX_HYPERS]
+    cdef Py_ssize_t first = 0 if work.tasks[t].layout == FLOAT64 else work.n_hypers
+    return &work.hypers[(first + work.hyper_rows[t]) * MAX_HYPERS]
 
 
 cdef char* scratch_of(const Work* work, long thread) noexcept nogil:
@@ -431,24 +541,60 @@ cdef Layout own_layout(Layout layout) noexcept nogil:
     return BFLOAT16 if layout == BFLOAT16_MIXED else layout
 
 
-cdef void clear_prologue(Prologue* p) noexcept nogil:
+cdef void clear_prologue(Prologue* p, Layout layout) noexcept nogil:
     """Leave the gradient as it came."""
-    p.clip, p.decay, p.mean, p.scale, p.trust = 1, 0, 0, 1, 1
+    p.clip, p.decay, p.mean, p.scale, p.most, p.trust = 1, 0, 0, 1, INFINITY, 1
     p.factored = False
+    set_limits(p, layout == FLOAT64)
     p.rounding.stochastic, p.rounding.key0, p.rounding.key1 = False, 0, 0
 
 
 cdef void write_prologue(const Work* work, Py_ssize_t t, Prologue* p) noexcept nogil:
     cdef uint64_t key
     cdef const Task* task = &work.tasks[t]
-    clear_prologue(p)
+    clear_prologue(p, task.layout)
     if not work.raw:
         p.clip, p.trust = work.clip, task.trust
         p.decay, p.scale = work.decay[t] * task.decay, work.scale[t] * task.scale
+        fit(work, task, p)
     if work.stochastic:
         key = mixed(work.key ^ work.keys[t])
         p.rounding.stochastic = True
         p.rounding.key0, p.rounding.key1 = <uint32_t>key, <uint32_t>(key >> 32)
+
+
+cdef void fit(const Work* work, const Task* task, Prologue* p) noexcept nogil:
+    """Bring the factors of a gradient into the range of the compute type, and find out whether it may overflow."""
+    cdef bint decoupled = work.rule != NULL and work.rule.decoupled
+    cdef bint prepares = work.rule != NULL and work.rule.update == work.gradient
+    cdef double least = 1e-270 if task.layout == FLOAT64 else 1e-30
+    cdef int shift
+    if p.scale == 0:            # of LARS: not even an infinite decay counts
+        p.clip = 0
+        if not decoupled:
+            p.decay = 0
+    elif work.clip_exponent != 0 or not (p.clip >= least and fabs(p.scale) >= least):
+        # (g clip + w decay - mean) scale: two factors whose product has to be in range, not each of them
+        if p.clip > 0 and not isnan(p.scale):
+            shift = (ilogb(p.scale) - ilogb(p.clip) + work.clip_exponent) // 2
+            p.clip, p.scale = ldexp(p.clip, shift), ldexp(p.scale, work.clip_exponent - shift)
+            if not decoupled:
+                p.decay = ldexp(p.decay, shift - work.clip_exponent)
+    p.clip = bound(p.clip, p.largest)
+    p.decay = bound(p.decay, p.largest)
+    p.scale = bound(p.scale, p.largest)
+    if task.layout != FLOAT64 and fabs(p.decay) < 1e-45:
+        p.decay = 0
+    if 0 < fabs(p.scale) < <double>FLT_MIN and task.layout != FLOAT64:
+        p.scale = copysign(<double>FLT_MIN, p.scale)
+    if prepares and work.adaptation != ADAPTED_BY_LARS:         # whoever takes the gradient sees what became of it
+        return
+    if (p.decay != 0 and not decoupled) or task.centralized or p.clip > 1 or not fabs(p.scale) <= 1:
+        p.most = p.largest
+
+
+cdef inline double bound(double x, double most) noexcept nogil:
+    return copysign(most, x) if fabs(x) > most else x
 
 
 cdef uint64_t mixed(uint64_t x) noexcept nogil:

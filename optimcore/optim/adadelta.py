@@ -34,7 +34,7 @@ class Adadelta(Optimizer):
     rho : number, default 0.9
         Decay of both means, in [0, 1].
     epsilon : number, default 1e-6
-        Epsilon >= 0, inside both roots. With 0, a gradient of 0 in the first step gives 0 / 0, a NaN.
+        Epsilon >= 0, inside both roots. Where a and epsilon are 0, so is d; with 0 nothing ever moves.
 
     Attributes
     ----------

@@ -64,8 +64,8 @@ class AdaFactor(Optimizer):
     learning_rate : number, array, iterable of numbers or LearningRateSchedule, optional
         See `Optimizer`. Required without `relative_step`, and not allowed with it.
     eps : tuple or list of two numbers, default (1e-30, 1e-3)
-        Epsilon 1, added to the squares, and epsilon 2, the least size of a parameter; both >= 0. With epsilon 1 = 0, a
-        gradient of zeros makes NaNs.
+        Epsilon 1, added to the squares, and epsilon 2, the least size of a parameter; both >= 0. An element
+        whose mean squares are 0 has the direction 0.
     clip_threshold : number, default 1.0
         d > 0.
     decay_rate : number, default 0.8

@@ -8,6 +8,8 @@ from .base import Optimizer
 
 __all__ = ["ASGD"]
 
+_TINY, _MOST = np.finfo(np.float64).tiny, np.finfo(np.float64).max
+
 
 class ASGD(Optimizer):
     r"""Stochastic gradient descent that also keeps the average of the parameters.
@@ -94,8 +96,9 @@ class ASGD(Optimizer):
         """Return one tuple per parameter, because each has its own eta and mu."""
         rates = np.array(self._current_rates())[self._rows]
         t = self.steps + 1
-        with np.errstate(all="ignore"):  # lambda and alpha may be anything: the rule says what comes out
-            self._next_etas[:] = rates / (1.0 + self.lambd * rates * t) ** self.alpha
+        with np.errstate(all="ignore"):  # lambda and alpha may be anything: what they make of the rate stays finite
+            growth = np.clip(1.0 + self.lambd * rates * t, _TINY, _MOST) ** self.alpha
+            self._next_etas[:] = np.clip(rates / np.clip(growth, _TINY, _MOST), 0.0, _MOST)
         self._next_mus[:] = 1.0 / np.maximum(1.0, t - self.t0)
         self._next_steps[:] = t
         etas = np.where(t == 1, rates, self._etas)

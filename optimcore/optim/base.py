@@ -7,6 +7,7 @@ import numpy as np
 from .. import gradients as gradient_functions
 from ..checks import check_count, check_flag, check_positive
 from ..kernels import driver
+from ..kernels.driver import norm_of
 from ..kernels.stepper import Stepper
 from ..kernels.tensors import address
 from ..parameter import Parameter, ParameterTuple, requires_grad_changes
@@ -346,12 +347,17 @@ class Optimizer(Stepper):
 
     def clipped(self, gradients):
         """Return gradients within `max_grad_norm`, for a subclass without a kernel."""
-        norm = gradient_functions.global_norm(self._without_frozen(gradients))
-        return gradient_functions.scaled(gradients, self.clip_factor(norm))
+        counted = self._without_frozen(gradients)
+        clipped = gradient_functions.clipped(counted, self._max_grad_norm, self.reciprocal_scale)
+        return clipped if counted is gradients else self._with_frozen(clipped, gradients)
 
-    def clip_factor(self, norm):
-        """Return the factor that brings gradients of this norm, which carry the loss scale, within `max_grad_norm`."""
-        return gradient_functions.clip_factor(norm * self.reciprocal_scale, self._max_grad_norm)
+    def clip_opened(self, plan):
+        """Return what brings the gradients that a plan has opened within `max_grad_norm`: see `Plan.clip`."""
+
+        def norm(exponent):
+            return norm_of(plan.measure_opened("gradient_norm", exponent=exponent))
+
+        return gradient_functions.clip_parts(norm, self._max_grad_norm, self.reciprocal_scale)
 
     def prepare(self):
         """Tell the plan, which has opened the gradients, what else this step takes.
@@ -362,7 +368,7 @@ class Optimizer(Stepper):
         if self._dynamic_decay:
             plan.decay[:] = self._plan_decay()
         if self._clips and self._max_grad_norm is not None:
-            plan.clip = self.clip_factor(gradient_functions.norm_of(plan.measure_opened("gradient_norm")))
+            plan.clip = self.clip_opened(plan)
         if self._stochastic_rounding:
             plan.round_stochastically(self.rounding_seed, self.global_step)
 
@@ -434,6 +440,10 @@ class Optimizer(Stepper):
         if not isinstance(gradients, (tuple, list)) or len(gradients) != self.param_length:
             return gradients
         return tuple(g if p.requires_grad else None for p, g in zip(self._parameters, gradients, strict=True))
+
+    def _with_frozen(self, results, gradients):
+        """Return results, and gradients of frozen parameters as they came."""
+        return tuple(r if p.requires_grad else g for p, g, r in zip(self._parameters, gradients, results, strict=True))
 
     def _give_to_wrapper(self):
         """Leave weight decay, clipping and loss scale to a wrapper, for good."""
@@ -686,8 +696,7 @@ class Optimizer(Stepper):
         )
         if out is not None:
             return results
-        # the gradient of a frozen parameter is passed on as it is
-        return tuple(r if p.requires_grad else g for p, g, r in zip(self._parameters, gradients, results, strict=True))
+        return self._with_frozen(results, gradients)
 
     def _unchanged(self, gradients, out):
         if not isinstance(gradients, (tuple, list)):

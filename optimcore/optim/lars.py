@@ -1,11 +1,12 @@
 """LARS."""
 
+import math
 from functools import wraps
 
 import numpy as np
 
 from ..checks import check_finite, check_flag
-from ..gradients import global_norm, norm_of
+from ..gradients import clip_parts, norm_for_clipping
 from ..kernels.driver import ADAPTATION_NUMBERS
 from ..kernels.gradient import transform
 from .base import Optimizer
@@ -156,17 +157,18 @@ class LARS(Optimizer):
         """Tell the plan, which has opened the gradients, to adapt them in this step."""
         if self._is_fused:
             plan.adapt("lars")
+            clip = 1.0, 0
             if self.max_grad_norm is not None:
-                plan.clip = self.optimizer.clip_factor(norm_of(plan.measure_opened("gradient_norm")))
-            plan.decay[:], plan.scale[:] = self._fill(plan.adaptation_numbers, plan.clip)
+                clip = plan.clip = self.optimizer.clip_opened(plan)
+            plan.decay[:], plan.scale[:] = self._fill(plan.adaptation_numbers, clip)
 
     def _adapted(self, gradients):
         """Return new gradients, for an optimizer that does not do all of this in its step."""
         optimizer = self.optimizer
         gradients = optimizer._without_frozen(gradients)
-        clip = 1.0
+        clip = 1.0, 0
         if self.max_grad_norm is not None:
-            clip = optimizer.clip_factor(global_norm(gradients))
+            clip = clip_parts(norm_for_clipping(gradients), self.max_grad_norm, optimizer.reciprocal_scale)
         numbers = np.zeros((optimizer.param_length, ADAPTATION_NUMBERS))
         decay, scale = self._fill(numbers, clip)
         names, arrays = zip(*((p.name, p.data) for p in optimizer.parameters), strict=True)
@@ -176,7 +178,7 @@ class LARS(Optimizer):
         """Fill the `LarsNumbers` of each parameter; return (decay * loss_scale, 1 / loss_scale) for the step."""
         optimizer = self.optimizer
         unscale = optimizer.reciprocal_scale
-        numbers[:, :4] = self.coefficient, self.epsilon, clip * unscale, self.use_clip
+        numbers[:, :4] = self.coefficient, self.epsilon, math.ldexp(*clip) * unscale, self.use_clip
         numbers[:, 4] = optimizer.get_lr() if self.use_clip else 0.0
         numbers[:, 5] = optimizer._current_decay(1.0)
         numbers[:, 6] = self.lars_flag

@@ -23,7 +23,7 @@ class ProximalAdagrad(Optimizer):
     params, learning_rate, weight_decay, loss_scale
         See `Optimizer`. The rate is 1e-3 by default.
     accum : number, default 0.1
-        Initial value of a, >= 0. There is no epsilon: with 0, a gradient of 0 in the first step gives 0 / 0, a NaN.
+        Initial value of a, >= 0. There is no epsilon: where a is 0, e counts as 0, and the element stays where it is.
     l1, l2 : number, default 0.0
         Strength of the regularization, >= 0.
     use_locking : bool, default False

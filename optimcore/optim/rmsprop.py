@@ -28,7 +28,7 @@ class RMSProp(Optimizer):
     params, learning_rate, weight_decay, loss_scale
         See `Optimizer`. The rate is 0.1 by default.
     decay : number, default 0.9
-        Decay of the mean square, >= 0. Above 1, mean squares turn negative and their roots NaN.
+        Decay of the mean square, >= 0. Above 1, mean squares that would turn negative are held at 0.
     momentum : number, default 0.0
         u >= 0.
     epsilon : number, default 1e-10
