@@ -1,5 +1,3 @@
-from types import TracebackType
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,13 +7,6 @@ class Workspace:
     nbytes: int
     probes: int
     collisions: int
-    def __enter__(self) -> Workspace: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
     def skip_numbers(self, base: int) -> None: ...
 
 def spare_bytes() -> int: ...

@@ -833,14 +833,11 @@ cdef class Workspace:
     def __dealloc__(self):
         free_scratch(self.scratch)
 
-    def __enter__(self):
+    cdef int enter(self) except -1:
         if self.busy:
             raise RuntimeError("a workspace serves one call at a time, but another thread is inside a call of this one")
         self.busy = True
-        return self
-
-    def __exit__(self, *error):
-        self.busy = False
+        return 0
 
     def skip_numbers(self, uint32_t base):
         """Go on with the number `base`, as after very many calls; only tests have a reason to."""
@@ -911,7 +908,7 @@ cdef bounds_of(const index_t[::1] indices):
     return lowest, highest
 
 
-def unique(indices, return_inverse, return_counts, workspace):
+def unique(indices, return_inverse, return_counts, Workspace workspace not None):
     """Number indices in order of first appearance.
 
     Parameters
@@ -927,10 +924,13 @@ def unique(indices, return_inverse, return_counts, workspace):
     tuple of ndarray
         Unique indices in the dtype of `indices`; the inverse and the counts (int64), where they are asked for.
     """
-    with workspace:
+    workspace.enter()
+    try:
         if indices.dtype == np.int32:
             return unique_of[int32_t](indices, return_inverse, return_counts, workspace)
         return unique_of[int64_t](indices, return_inverse, return_counts, workspace)
+    finally:
+        workspace.busy = False
 
 
 cdef tuple unique_of(const index_t[::1] indices, bint return_inverse, bint return_counts, Workspace workspace):
@@ -967,7 +967,7 @@ cdef void count(const slot_t* slots, Py_ssize_t k, int64_t* counts) noexcept nog
         counts[slots[j]] += 1
 
 
-def merge_rows(indices, values, workspace):
+def merge_rows(indices, values, Workspace workspace not None):
     """Sum the rows of `values` that share an index, in order of occurrence.
 
     Parameters
@@ -990,10 +990,13 @@ def merge_rows(indices, values, workspace):
     ValueError
         If an index is negative.
     """
-    with workspace:
+    workspace.enter()
+    try:
         if indices.dtype == np.int32:
             return merge_rows_of[int32_t](indices, values, workspace)
         return merge_rows_of[int64_t](indices, values, workspace)
+    finally:
+        workspace.busy = False
 
 
 cdef tuple merge_rows_of(const index_t[::1] indices, values, Workspace workspace):
