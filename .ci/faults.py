@@ -15,6 +15,7 @@ import gc
 import os
 import signal
 import sys
+import traceback
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -167,7 +168,8 @@ def judge(scenario, before, after, finally_, k, stop):
     finally:
         _testcapi.remove_mem_hooks()
     if raised is not None and not isinstance(raised, MemoryError):
-        print(f"{type(raised).__name__}: {raised}", file=sys.stderr, flush=True)
+        frame = traceback.extract_tb(raised.__traceback__)[-1]
+        print(f"{type(raised).__name__}: {raised}, in {frame.filename}:{frame.lineno}", file=sys.stderr, flush=True)
         return 2
     if scenario.state() != (after if raised is None else before):
         return 3
