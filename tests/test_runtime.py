@@ -171,7 +171,7 @@ print(crew.count_helpers(), calls[1] == calls[2], len(calls[2]) > 0)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_step_without_memory_for_helpers_is_done_alone():
     pytest.importorskip("_testcapi", reason="CPython's tests are not installed")
-    # no memory from the k-th allocation on: nothing was done (0), all of it alone (2), or with a helper (3)
+    # no memory from the k-th allocation on: nothing was done (0), or all of it (2; 3 if a helper is still there)
     code = (
         THREADED_STEP
         + """
@@ -188,10 +188,10 @@ for k in range(60):
         is_whole = (w.asnumpy() == 1 - 0.5 * opt.global_step).all()
         os._exit(2 * opt.global_step + crew.count_helpers() if is_whole else 9)
     outcomes.append(os.waitstatus_to_exitcode(os.wait()[1]))
-print(outcomes == sorted(outcomes), set(outcomes))
+print(set(outcomes) <= {0, 2, 3} and outcomes[0] == 0 and outcomes[-1] > 0)
 """
     )
-    assert run(code).stdout == "True {0, 2, 3}\n"
+    assert run(code).stdout == "True\n"
 
 
 NO_THREADS = (
