@@ -157,9 +157,9 @@ cdef class Plan:
         computed with this step's hypers but each with its own rate. False at first. Setting it brings all rows up to
         date. Only for rules for which `can_catch_up` is true.
     decay_absent : bool
-        Without lazy, or with catch_up: whether rows without a gradient are decayed, and centralized, like all others, so
-        that a row gradient has the result of the dense one that it stands for. False at first. Setting it brings all
-        rows up to date.
+        Without lazy, or with catch_up: whether rows without a gradient are decayed and centralized like all others. A
+        row gradient then has the result of the dense one that it stands for. False at first. Setting it brings all rows
+        up to date.
     takes_rows, lazy, merge : bool
         Whether row gradients are taken (False at first); whether rows without a gradient stay as they are, or take a
         step with a gradient of 0; whether rows that share an index are summed first (without lazy they always are).

@@ -7,6 +7,7 @@ import threading
 import ml_dtypes
 import numpy as np
 import pytest
+from allocations import fail_each_allocation
 
 import optimcore
 from optimcore.kernels import isa as builds
@@ -546,3 +547,33 @@ def test_negative_index_is_an_error_of_merge_rows_alone():
         with pytest.raises(ValueError, match="indices must be >= 0, got -1"):
             kernel.merge_rows(indices, np.zeros((len(indices), 2)), workspace)
         assert_numbered(indices, workspace)
+
+
+@pytest.mark.parametrize("name", ["increasing", "small range", "full range", "equal"])
+def test_every_allocation_may_fail(name, restore_runtime):
+    """Issue 10: MemoryError or the result, and then the workspace is as good as before."""
+    optimcore.set_num_threads(1)
+    indices = patterns(1000, np.int64)[name]
+    rows = np.abs(indices // 2)
+    values = np.ones((len(rows), 1), np.float32)
+    workspace = kernel.Workspace()
+    expected = [*kernel.unique(indices, True, True, workspace), *kernel.merge_rows(rows, values, workspace)]
+    nbytes = workspace.nbytes
+
+    class Call:
+        def __init__(self, n):
+            self.workspace = kernel.Workspace() if n % 2 else workspace  # its memory is new, or there already
+
+        def __call__(self):
+            unique = kernel.unique(indices, True, True, self.workspace)
+            self.results = [*unique, *kernel.merge_rows(rows, values, self.workspace)]
+
+    def check(call, raised):
+        if raised:
+            call()
+        for result, right in zip(call.results, expected, strict=True):
+            np.testing.assert_array_equal(result, right)
+        assert call.workspace.nbytes <= nbytes
+
+    assert fail_each_allocation(Call, check) > 10
+    assert kernel.spare_bytes() <= 2**25

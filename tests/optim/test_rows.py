@@ -10,6 +10,7 @@ import golden_data
 import numpy as np
 import pytest
 import reference
+from allocations import fail_each_allocation
 from cases import CASES, DTYPES, TOLERANCE, Case, state_of
 
 import optimcore
@@ -597,3 +598,39 @@ def test_methods_of_the_base_class_check_rows():
         optimizer.decay_weight((rows,))
     with pytest.raises(ValueError, match="one entry per parameter, 1 in all, got 2"):
         optimizer.decay_weight((rows, rows))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("cls", "lazy", "merge"),
+    [("LazyAdam", True, True), ("Adam", False, True), ("Adam", "catch_up", True), ("Adagrad", True, False)],
+)
+def test_every_allocation_of_a_step_on_rows_may_fail(cls, lazy, merge, dtype, restore_runtime):
+    """Issue 10: MemoryError with everything unchanged, or the whole step; and then the next one."""
+    optimcore.set_num_threads(1)
+    arrays = {name: make_arrays(DTYPES[dtype])[name] for name in ("table", "vector")}
+    first, second = row_gradients(arrays, 0, k=3), row_gradients(arrays, 1, index_dtype=np.int32)
+
+    class Step:
+        def __init__(self, n):
+            self.optimizer = build(Case(cls, {}), {name: a.copy() for name, a in arrays.items()}, lazy)
+            self.optimizer.unique = merge
+            if n % 2:  # some of the memory is there already
+                self.optimizer(first)
+            self.before = state_of(self.optimizer)
+
+        def __call__(self):
+            self.optimizer(second)
+
+    whole = [Step(n) for n in range(2)]
+    for step in whole:
+        step()
+    after = [state_of(step.optimizer) for step in whole]
+
+    def check(step, raised):
+        if raised:
+            assert state_of(step.optimizer) == step.before
+            step()
+        assert state_of(step.optimizer) in after
+
+    assert fail_each_allocation(Step, check) > 10
