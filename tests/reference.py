@@ -307,7 +307,7 @@ class ProximalAdagrad(Rule):
 
     def step(self, w, g, s, lr, t, wd):
         s["accum"] = s["accum"] + g * g
-        e = lr / np.sqrt(s["accum"])
+        e = np.where(s["accum"] > 0, lr / np.sqrt(s["accum"]), 0.0)
         x = w - e * g
         if self.l1 > 0:
             x = np.sign(x) * np.maximum(np.abs(x) - e * self.l1, 0.0)

@@ -666,7 +666,6 @@ ctypedef fused fast_t:
     Adamax
     Adagrad
     Rmsprop
-    Lamb
     Ftrl
     Adafactor
     AdafactorMomentum
@@ -702,8 +701,6 @@ cdef inline bint is_safe(const rule_t* h, const Prologue* p) noexcept nogil:
         return 0 < h.lr <= 1 and h.beta1 * h.beta1 <= h.beta2
     elif rule_t is AdamWeightDecay:
         return 0 < h.lr <= 1 and h.beta1 * h.beta1 <= h.beta2 and p.decay <= 1
-    elif rule_t is Lamb:
-        return h.lr * p.trust <= 1 and h.beta1 * h.beta1 <= h.beta2 and p.decay <= 1
     elif rule_t is Adafactor or rule_t is AdafactorMomentum:
         return h.lr * p.trust <= 1 and h.lr * p.decay <= 1 and not p.most <= p.largest
     elif rule_t is Adamax:
