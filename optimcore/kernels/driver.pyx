@@ -211,6 +211,7 @@ cdef class Plan:
         self.work.square_sums = self.table.square_sums
         self.work.factors32, self.work.factors64 = self.table.factors32, self.table.factors64
         self.work.settle32, self.work.settle64 = self.table.settle32, self.table.settle64
+        self.slots = list(map(list, slots))
         for i in range(self.count):
             self.add_task(i, centralize[i], None if row_means is None else row_means[i])
         for slot in self.slots:

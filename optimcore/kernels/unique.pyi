@@ -7,6 +7,7 @@ class Workspace:
     nbytes: int
     probes: int
     collisions: int
+    busy: bool
     def skip_numbers(self, base: int) -> None: ...
 
 def spare_bytes() -> int: ...

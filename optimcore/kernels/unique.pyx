@@ -823,9 +823,11 @@ cdef class Workspace:
         Entries of the hash table that were looked at in vain, in all calls.
     collisions : int
         So many of them for each index, and indices are hashed anew or sorted. Only tests have a reason to set it.
+    busy : bool
+        Whether a call is using it. Only tests have a reason to set it.
     """
     cdef Scratch* scratch
-    cdef bint busy
+    cdef public bint busy
 
     def __cinit__(self):
         self.scratch = new_scratch()

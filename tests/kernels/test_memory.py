@@ -42,6 +42,14 @@ def test_no_memory_is_an_error_and_nothing_else(call):
     assert result.stdout == "True 0\nTrue 0\n", result.stderr
 
 
+def test_compiled_modules_have_no_list_comprehensions():
+    # Where an append has no memory, what Cython 3.3 makes of a list comprehension releases the element twice.
+    folder = Path(kernels.__file__).parent
+    comprehension = re.compile(r"^[^#\n]*\[[^\[\]\n]*\bfor\b[^\n]*\bin\b", re.MULTILINE)
+    found = [path.name for path in sorted(folder.glob("*.p[yx][xid]")) if comprehension.search(path.read_text())]
+    assert found == []
+
+
 def test_compiled_modules_enter_no_context():
     # Where there is no memory for a traceback, what Cython makes of a `with` statement of Python reads from NULL; and
     # to call __exit__ takes memory, which a `finally` does not.

@@ -405,9 +405,12 @@ def test_memory_follows_the_count_and_not_the_values():
 def test_workspace_serves_one_call_at_a_time():
     """A second user gets an error instead of wrong numbers, and the workspace is free again afterwards."""
     workspace = kernel.Workspace()
-    with workspace:
-        with pytest.raises(RuntimeError, match="one call at a time"):
-            kernel.unique(np.arange(3), False, False, workspace)
+    workspace.busy = True
+    with pytest.raises(RuntimeError, match="one call at a time"):
+        kernel.unique(np.arange(3), False, False, workspace)
+    workspace.busy = False
+    with pytest.raises(ValueError):
+        kernel.unique(np.array(["a"]), False, False, workspace)
     assert_numbered(np.arange(3), workspace)
 
 

@@ -279,10 +279,9 @@ def test_numbers_beyond_the_arithmetic_are_refused():
         optimcore.Momentum([Parameter(w, "w")], 0.1, 1e39)
     with pytest.raises(ValueError, match=r"loss_scale must be at most 3.4e\+38"):
         optimcore.SGD([Parameter(w, "w")], loss_scale=1e50)
-    opt = optimcore.SGD([Parameter(w, "w")], 1e39)
-    with pytest.raises(ValueError, match="must be numbers up to 3.4e.38"):
-        opt((np.zeros(2, np.float32),))
-    assert w.tolist() == [1, 1] and opt.global_step == 0
+    # a huge rate may come from a schedule: it counts as the largest number
+    optimcore.SGD([Parameter(w, "w")], 1e39)((np.array([0, 10], np.float32),))
+    assert w.tolist() == [1, -np.inf]
 
 
 # ---- decay and loss scale

@@ -145,7 +145,7 @@ for name, case in chosen.items():
     gradients[1] = np.asfortranarray(gradients[1])
     optimizer(gradients)
     failures = good = k = 0
-    while good < 3 and k < 300:
+    while good < 3 and k < 1000:
         before = state_of(optimizer)
         error = None
         _testcapi.set_nomemory(k, k + 1)
