@@ -120,8 +120,13 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
             raise ValueError(f"data must share its memory, but each export of {type(data).__name__} is a copy")
         self._is_foreign = self._users is not None or _may_move(data)
 
-    def _look(self):
+    def _look(self, is_stepping=True):
         """Ask where foreign memory is now, and follow it.
+
+        Parameters
+        ----------
+        is_stepping : bool, default True
+            Whether it is an error that nothing else shares the memory any more; whoever reads it may.
 
         Returns
         -------
@@ -134,11 +139,11 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
         ValueError
             If the memory cannot be followed. Nothing was changed.
         """
-        if self._users is not None and self._is_left():
+        if is_stepping and self._users is not None and self._is_left():
             raise ValueError(
                 f"memory of parameter {self._name!r} must be that of the model, but nothing shares it any more: the "
-                "model has other memory now. Pass the weight itself, Parameter(layer.weight), without .detach() or "
-                ".data, or a tensor that nothing else shares"
+                "model has other memory now, or is gone. Pass the weight itself, Parameter(layer.weight), without "
+                ".detach() or .data; without a model, Parameter(p.data.copy())"
             )
         if self._whereabouts is not None:
             return not self._whereabouts.hold(self._source) and self._follow()
@@ -223,7 +228,7 @@ class Parameter(np.lib.mixins.NDArrayOperatorsMixin):
         then it is a view of the new memory.
         """
         if self._is_foreign:
-            self._look()
+            self._look(is_stepping=False)
         return self._data
 
     @data.setter

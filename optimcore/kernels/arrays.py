@@ -304,5 +304,7 @@ def converted(array, dtype):
     # equal dtypes need not be the same to C: long double is a float64 of its own where it has 64 bits
     if array.dtype.num == dtype.num and array.dtype.isnative and flags.c_contiguous and flags.aligned:
         return array
+    if array.dtype.itemsize <= dtype.itemsize:
+        return np.array(array, dtype, order="C")
     with np.errstate(over="ignore"):  # a float64 value beyond float32 is an infinity there
         return np.array(array, dtype, order="C")

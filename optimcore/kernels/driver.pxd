@@ -80,8 +80,14 @@ cdef class Plan:
     cdef int open(self, gradients, bint once) except -1
     # Update all parameters that have a gradient, then book; raise an error before anything is changed, or none at all.
     cdef int update(self, list hypers) except -1
+    # Tell whether opening gradients may have run Python code; raise an error if arrays are no more what they were.
+    cdef bint has_run_python(self) noexcept
+    cdef int check_homes(self) except -1
     # Let go of the gradients.
     cdef void close(self) noexcept
+    # Settings: None leaves things as they are. Rows must be up to date.
+    cdef int use_lazily(self, use_lazy) except -1
+    cdef int fill_decay_and_scale(self, list decay, scale) except -1
     # After steps for a LARS: no decay, clipping, unscaling and adaptation any more.
     cdef void end_lars(self) noexcept
     cdef void neutralize_adaptation(self) noexcept

@@ -310,6 +310,7 @@ cdef class Plan:
 
     def use_rows(self, rows):
         """Let each parameter take another of the tuples of `hypers`; see the constructor."""
+        self.flush_rows()
         cdef Py_ssize_t n_rates = max(rows, default=0) + 1
         cdef double* hypers = <double*>allocate(4 * n_rates * MAX_HYPERS, sizeof(double))
         cdef int[::1] new
@@ -783,6 +784,35 @@ cdef class Plan:
         self.opened = None
         self.is_open = False
 
+    cdef bint has_run_python(self) noexcept:
+        return len(self.converted) > 0 or self.met_rows
+
+    cdef int check_homes(self) except -1:
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            if self.work.tasks[i].present and not self.is_at_home(i):
+                raise RuntimeError(f"parameter {self.names[i]!r} must not be changed within a step")
+        return 0
+
+    cdef int use_lazily(self, use_lazy) except -1:
+        cdef bint catch_up = use_lazy == "catch_up"
+        if catch_up != self.catching_up:
+            self.catch_up = catch_up
+        self.lazy = bool(use_lazy)
+        return 0
+
+    cdef int fill_decay_and_scale(self, list decay, scale) except -1:
+        cdef Py_ssize_t i
+        cdef double number
+        if decay is not None:
+            for i in range(self.count):
+                self.decay_view[i] = decay[i]
+        if scale is not None:
+            number = scale
+            for i in range(self.count):
+                self.scale_view[i] = number
+        return 0
+
     cdef int update(self, list hypers) except -1:
         cdef Py_ssize_t threads
         self.fill(hypers)
@@ -1011,7 +1041,7 @@ def convert_rows(gradient, parameter, name):
 cdef double in_float32(double x) noexcept:
     """Return a number that is finite in float32, and 0 if it rounds to that; its digits stay."""
     x = clamp(x, -<double>FLT_MAX, <double>FLT_MAX)
-    return 0 if fabs(x) < 1e-45 else x
+    return 0 if <float>x == 0 else x
 
 
 cdef void* allocate(Py_ssize_t count, size_t size) except NULL:

@@ -131,7 +131,9 @@ cdef inline real_t own_decay(const Prologue* p, real_t w) noexcept nogil:
 cdef inline void move(const Prologue* p, real_t* w, real_t step) noexcept nogil:
     # an infinite parameter minus an infinite step would be a NaN: such a parameter stays
     cdef real_t moved = w[0] - step
-    w[0] = w[0] if p.careful and moved != moved and step == step else moved
+    if p.careful:
+        moved = moved if magnitude(w[0]) <= <real_t>p.largest else w[0]
+    w[0] = moved
 
 
 # The prologue alone: writes the prepared gradient and leaves the parameter as it is.

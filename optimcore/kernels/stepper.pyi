@@ -9,7 +9,8 @@ class Stepper:
     _readers: list[Callable[[int], float]]
     _max_grad_norm: float | None
     _clips: bool
-    _prepares: bool
+    _dynamic_decay: bool
+    _stochastic_rounding: bool
     _moving: bool
     _freezing: list[int]
     _freezing_seen: int
@@ -25,5 +26,14 @@ class Stepper:
     def hyper(self, lr: float) -> tuple[float, ...]: ...
     def _current_rates(self) -> list[float]: ...
     def _step_for(self, wrapper: Any, gradients: Sequence[Any]) -> Any: ...
-    def _store(self, values: dict[str, Any], rule: str | None) -> None: ...
+    def _store(
+        self,
+        values: dict[str, Any],
+        *,
+        rule: str | None = None,
+        use_lazy: bool | str | None = None,
+        dynamic_decay: bool | None = None,
+        decay: list[float] | None = None,
+        scale: float | None = None,
+    ) -> None: ...
     def _store_rates(self, readers: list[Callable[[int], float]], rows: list[int], values: dict[str, Any]) -> None: ...

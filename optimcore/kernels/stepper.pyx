@@ -22,8 +22,8 @@ cdef class Stepper:
     _readers : list of callable
         ``read(step)`` of every different rate.
     _max_grad_norm : float or None
-    _clips, _prepares : bool
-        Whether this optimizer itself clips; whether a step has anything to prepare.
+    _clips, _dynamic_decay, _stochastic_rounding : bool
+        Whether this optimizer itself clips; whether its decay changes from step to step.
     _moving : bool
         Whether a parameter's memory may move without NumPy's knowledge.
     _freezing : list of one int
@@ -39,7 +39,10 @@ cdef class Stepper:
     cdef public list _readers
     cdef public object _max_grad_norm
     cdef public bint _clips
-    cdef public bint _prepares
+    cdef public bint _dynamic_decay
+    cdef public bint _stochastic_rounding
+    cdef bint is_own                # `construct` is overridden
+    cdef bint counts                # the step that is under way is to be counted
     cdef public bint _moving
     cdef public list _freezing
     cdef public long _freezing_seen
@@ -50,6 +53,7 @@ cdef class Stepper:
     def __cinit__(self, *args, **kwargs):
         self._turn = Turn()
         self._clips = True
+        self.is_own = type(self).construct is not Stepper.construct
 
     def __call__(self, gradients):
         """Do one step.
@@ -86,10 +90,11 @@ cdef class Stepper:
                 self._wrapper = wrapper
             elif self._plan is None and self._clips and self._max_grad_norm is not None:
                 gradients = self.clipped(gradients)
+            self.counts = True
             result = self.construct(gradients)
-            self._global_step += 1
+            self._global_step += self.counts
         finally:
-            self._wrapper = None
+            self._wrapper, self.counts = None, False
             self._turn.leave()
         return result
 
@@ -129,17 +134,27 @@ cdef class Stepper:
         cdef bint was_lent = self._turn.is_lent
         cdef list hypers
         self._turn.is_lent = False
+        cdef bint prepares = (
+            self._dynamic_decay or self._stochastic_rounding or self._clips and self._max_grad_norm is not None)
         try:
             hypers = list(self.hypers())
+            self.look_around()          # schedules are Python code
             plan.open(gradients, self._max_grad_norm is None)
             try:
                 if self._is_wrapped:
                     plan.end_lars()
                     if self._wrapper is not None:
                         self._wrapper.prepare(plan)
-                if self._prepares:
+                if prepares:
                     self.prepare()
+                if prepares or self._wrapper is not None or plan.has_run_python():
+                    plan.check_homes()
+                    if self._moving:
+                        self._refuse_moved()
                 plan.update(hypers)
+                if not self.is_own:     # before gradients are let go, which may run Python code
+                    self._global_step += self.counts
+                    self.counts = False
             finally:
                 plan.close()
         finally:
@@ -171,11 +186,21 @@ cdef class Stepper:
             result.append(read(self._global_step))
         return result
 
-    def _store(self, dict values, rule):
-        """Assign attributes and choose the rule: all, or none if an error comes before."""
+    def _store(self, dict values, *, rule=None, use_lazy=None, dynamic_decay=None, list decay=None, scale=None):
+        """Assign attributes, and tell the plan what follows from them: no Python code of a signal handler runs between.
+
+        Rows are up to date. None leaves a thing of the plan as it is.
+        """
         cdef dict attributes = self.__dict__
-        if rule is not None and self._plan is not None and rule != self._plan.rule_name:
-            self._plan.use_rule(rule)
+        cdef Plan plan = self._plan
+        if plan is not None:
+            if rule is not None and rule != plan.rule_name:
+                plan.use_rule(rule)
+            if use_lazy is not None:
+                plan.use_lazily(use_lazy)
+            plan.fill_decay_and_scale(decay, scale)
+        if dynamic_decay is not None:
+            self._dynamic_decay = dynamic_decay
         attributes.update(values)
 
     def _store_rates(self, list readers, list rows, dict values):

@@ -583,7 +583,7 @@ cdef void fit(const Work* work, const Task* task, Prologue* p) noexcept nogil:
     p.clip = bound(p.clip, p.largest)
     p.decay = bound(p.decay, p.largest)
     p.scale = bound(p.scale, p.largest)
-    if task.layout != FLOAT64 and fabs(p.decay) < 1e-45:
+    if task.layout != FLOAT64 and <float>p.decay == 0:
         p.decay = 0
     if 0 < fabs(p.scale) < <double>FLT_MIN and task.layout != FLOAT64:
         p.scale = copysign(<double>FLT_MIN, p.scale)

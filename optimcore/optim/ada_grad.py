@@ -69,6 +69,7 @@ class Adagrad(Optimizer):
         eps=1e-8,
     ):
         initial = check_at_least("accum", accum, 0)
+        self._starts = {"accum": initial}
         self.update_slots, self.eps = update_slots, eps
         super().__init__(learning_rate, params, weight_decay, loss_scale)
         self.accum = self.make_slot("accum", initial)

@@ -169,7 +169,6 @@ class AdaFactor(Optimizer):
         rule = "adafactor_momentum" if self.beta1 > 0 else "adafactor"
         self.build_plan(rule, *slots, centralize=False, takes_rows=False, row_means=self._row_means)
         self._plan.adapt("adafactor")
-        self._settle()
 
     def _make_means(self):
         """Make R and C of parameters with two axes or more, V of the others."""
@@ -204,10 +203,6 @@ class AdaFactor(Optimizer):
                 f"got {values['beta1']}: make a new optimizer"
             )
 
-    def _settle(self):
-        super()._settle()
-        self._plan.adaptation_numbers[:, :3] = self.eps[1], self.clip_threshold, self.scale_parameter
-
     @property
     def afactor_step(self):
         """int : number of steps done, as `global_step`."""
@@ -221,10 +216,15 @@ class AdaFactor(Optimizer):
     def check_rates(self, rates):
         """Raise ValueError if the rate follows from the step, but is set."""
         if self.relative_step and self._fixed:
-            raise ValueError(f"learning_rate must not be set with relative_step, got {rates[0]!r}")
+            raise ValueError("learning_rate must not be set with relative_step: make a new optimizer without it")
 
     def _beta2(self):
         return 1.0 - (self.global_step + 1) ** -self.decay_rate
+
+    def hypers(self):
+        """Return the numbers of this step; see `Optimizer.hypers`."""
+        self._plan.adaptation_numbers[:, :3] = self.eps[1], self.clip_threshold, self.scale_parameter
+        return super().hypers()
 
     def hyper(self, lr):
         """Return rate, epsilon 1, the decay of the mean squares in this step, and beta1 if there is a first moment."""

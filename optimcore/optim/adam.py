@@ -1,5 +1,6 @@
 """Adam, and its variants without centralization and with decoupled weight decay."""
 
+import inspect
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from ..checks import check_flag, check_fraction, check_positive
 from ..parameter import Parameter
 from .base import Optimizer
+from .settings import hint
 
 __all__ = ["Adam", "AdamOffload", "AdamWeightDecay"]
 
@@ -243,7 +245,8 @@ def _check_modes(use_amsgrad, **kwargs):
     modes = {"use_lazy": False, "use_offload": False}
     for key, value in kwargs.items():
         if key not in modes:
-            raise KeyError(f"keywords must be among use_lazy, use_offload, got {key!r}")
+            names = [name for name in inspect.signature(Adam).parameters if name != "kwargs"]
+            raise KeyError(f"keywords must be among use_lazy, use_offload, got {key!r}{hint(key, [*names, *modes])}")
         modes[key] = value if key == "use_lazy" and isinstance(value, str) else check_flag(key, value)
     use_lazy, use_offload = modes.values()
     # MindSpore's limits; 'catch_up', which it does not have, goes with everything

@@ -13,9 +13,11 @@ from ..kernels.tensors import address
 from ..parameter import Parameter, ParameterTuple, requires_grad_changes
 from .groups import collect, plain_entries, read_groups
 from .rates import check_decay, check_lengths, is_dynamic, make_rate, read_decay, reader
-from .settings import FIXED, arithmetic_of, check_arithmetic, is_unknown, refusal, state_names
+from .settings import FIXED, arithmetic_of, check_arithmetic, check_keywords, is_closed, refusal, state_names
 
 __all__ = ["Optimizer"]
+
+LAST_STEP = 1 << 62
 
 
 class Optimizer(Stepper):
@@ -134,17 +136,21 @@ class Optimizer(Stepper):
     """
 
     _settings = {}  # check(name, value) of every attribute that can be assigned, by name
+    _starts = {}  # initial values of slots, by the argument's name
     _epsilons = ()  # which of them keep a division by 0 away
 
     _lazy = None  # what `use_lazy` must be: True where a gradient of 0 changes nothing, None where it is free
     _use_lazy = False
     _decay_absent_rows = False
     _slot_count = 0
-    _stochastic_rounding = False
     _rounding_seed = 0
     _unscales = True  # whether the loss scale counts
     _sealed = False
     _fixed = frozenset()
+
+    def __new__(cls, *args, **kwargs):
+        check_keywords(cls, kwargs)
+        return super().__new__(cls, *args, **kwargs)
 
     def __init__(self, learning_rate, parameters, weight_decay=0.0, loss_scale=1.0):
         elements, self.is_group = collect(parameters)
@@ -162,6 +168,8 @@ class Optimizer(Stepper):
         decay = self.check_decay("weight_decay", weight_decay)
         self._arithmetic = arithmetic_of([entry.parameter for entry in entries])
         self.check_settings({name: getattr(self, name) for name in self._settings})
+        for name, value in self._starts.items():
+            check_arithmetic(name, value, self._arithmetic)
         # All checks are behind us: from here on parameters may be named.
         self._parameters = ParameterTuple(entry.parameter for entry in entries)
         self.param_length = len(entries)
@@ -181,15 +189,21 @@ class Optimizer(Stepper):
     # ---- settings
 
     def __setattr__(self, name, value):
-        if not hasattr(type(self), name):  # else a property knows what to do
+        member = getattr(type(self), name, None)
+        if member is None:
             check = self._settings.get(name)
             if check is not None:
                 value = check(name, value)
                 if self._fixed:
                     self._change({name: value})
                     return
-            elif name in self._fixed or (self._sealed and is_unknown(self, name)):
+            elif name in self._fixed or (self._sealed and is_closed(self, name)):
                 raise AttributeError(refusal(self, name))
+        elif isinstance(member, property):  # which knows what to do, if it can be set at all
+            if member.fset is None:
+                raise AttributeError(refusal(self, name))
+        elif self._sealed and is_closed(self, name):
+            raise AttributeError(refusal(self, name))
         super().__setattr__(name, value)
 
     def _change(self, new):
@@ -197,10 +211,9 @@ class Optimizer(Stepper):
         with self._turn:
             values = {name: getattr(self, name) for name in self._settings} | new
             self.check_settings(values)
-            if self._plan is not None:
-                self._plan.flush()  # rows have missed steps with the settings of before
-            self._store(new, self.kernel_rule(values))
-            self._settle()
+            rule, forced = self.kernel_rule(values), self.forced_lazy(values)
+            self._bring_up_to_date()  # rows have missed steps with the settings of before
+            self._store(new, rule=rule, use_lazy=self._use_lazy if forced is None else forced)
 
     def check_settings(self, values):
         """Raise ValueError if settings do not go together, or not with the arithmetic; a subclass extends it.
@@ -217,14 +230,9 @@ class Optimizer(Stepper):
         """Return the kernel's rule for these settings, None if it is always the same; a subclass overrides it."""
         return None
 
-    def _settle(self):
-        """Tell the plan what follows from settings; a subclass extends it."""
-        plan = self._plan
-        if plan is not None:
-            use_lazy = self.use_lazy
-            if plan.catch_up != (use_lazy == "catch_up"):
-                plan.catch_up = not plan.catch_up
-            plan.lazy = bool(use_lazy)
+    def forced_lazy(self, values):
+        """Return what `use_lazy` must be with these settings, None where it is free; a subclass overrides it."""
+        return self._lazy
 
     @property
     def rule(self):
@@ -303,34 +311,24 @@ class Optimizer(Stepper):
             "decay_flags": flags,
             "exec_weight_decay": decays and not self._is_wrapped,
             "_decay": own,
-            "_dynamic_decay": any(callable(d) for d in own) and not self._is_wrapped,
         }
-        self._store(values, None)
-        self._decide_on_preparing()
-        self._fill_plan()
+        dynamic = any(callable(d) for d in own) and not self._is_wrapped
+        self._store(values, dynamic_decay=dynamic, decay=None if dynamic else self._plan_decay(own, self._loss_scale))
 
     def _install_loss_scale(self, loss_scale):
+        reciprocal = 1.0 / loss_scale
+        check_arithmetic("loss_scale", loss_scale, self._arithmetic)
+        check_arithmetic("1 / loss_scale", reciprocal, self._arithmetic, True)
         values = {
             "_loss_scale": loss_scale,
-            "reciprocal_scale": 1.0 / loss_scale,
+            "reciprocal_scale": reciprocal,
             "need_scale": loss_scale != 1.0 and not self._is_wrapped,
         }
-        check_arithmetic("loss_scale", loss_scale, self._arithmetic)
-        check_arithmetic("1 / loss_scale", values["reciprocal_scale"], self._arithmetic, True)
-        self._store(values, None)
-        self._fill_plan()
+        decay = None if self._dynamic_decay else self._plan_decay(self._decay, loss_scale)
+        self._store(values, decay=decay, scale=self._plan_scale(reciprocal))
 
-    def _fill_plan(self):
-        """Tell the plan of decay and loss scale."""
-        if self._plan is not None:
-            self._plan.scale[:] = self.reciprocal_scale if self._unscales and not self._is_wrapped else 1.0
-            if not self._dynamic_decay:
-                self._plan.decay[:] = self._plan_decay()
-
-    def _decide_on_preparing(self):
-        """Find out, whenever a setting changes, whether steps have anything to prepare."""
-        clips = self._clips and self._max_grad_norm is not None
-        self._prepares = self._dynamic_decay or clips or self._stochastic_rounding
+    def _plan_scale(self, reciprocal_scale):
+        return reciprocal_scale if self._unscales and not self._is_wrapped else 1.0
 
     def _set_centralization(self, flags):
         self.grad_centralization_flags = tuple(flags)
@@ -366,7 +364,7 @@ class Optimizer(Stepper):
         """
         plan = self._plan
         if self._dynamic_decay:
-            plan.decay[:] = self._plan_decay()
+            plan.decay[:] = self._plan_decay(self._decay, self._loss_scale)
         if self._clips and self._max_grad_norm is not None:
             plan.clip = self.clip_opened(plan)
         if self._stochastic_rounding:
@@ -405,7 +403,9 @@ class Optimizer(Stepper):
         )
         plan.takes_rows, plan.merge, plan.lazy = takes_rows, self.unique, bool(self.use_lazy)
         self._plan = plan
-        self._fill_plan()
+        plan.scale[:] = self._plan_scale(self.reciprocal_scale)
+        if not self._dynamic_decay:
+            plan.decay[:] = self._plan_decay(self._decay, self._loss_scale)
         self._fixed = FIXED | state_names(vars(self))
         self._sealed = True
 
@@ -418,15 +418,33 @@ class Optimizer(Stepper):
 
     def _follow(self):
         """Go where the memory of parameters has moved to, or raise an error that says what cannot be followed."""
+        for i in self._find_moved():
+            self._plan.replace(i, self._parameters[i]._data)
+
+    def _find_moved(self):
+        """Return which parameters are elsewhere than the plan takes them to be; raise an error if one is lost."""
         for p in self._parameters:
             if p._is_foreign:
                 p._look()
+        if self._plan is None:
+            return []
+        moved = [i for i, p in enumerate(self._parameters) if p._data is not self._plan.parameters[i]]
+        if moved:
+            self._check_memory()
+        return moved
+
+    def _refuse_moved(self):
+        """Raise RuntimeError if parameters have moved since the step has begun: Python code ran that belongs to it."""
+        moved = self._find_moved()
+        if moved:
+            raise RuntimeError(f"parameter {self._parameters[moved[0]].name!r} must not move within a step")
+
+    def _bring_up_to_date(self):
+        """Give rows the steps that they have missed; the turn is the caller's."""
+        if self._moving:
+            self._follow()
         if self._plan is not None:
-            moved = [i for i, p in enumerate(self._parameters) if p._data is not self._plan.parameters[i]]
-            if moved:
-                self._check_memory()
-            for i in moved:
-                self._plan.replace(i, self._parameters[i].data)
+            self._plan.flush()
 
     def _freeze(self):
         """Tell the plan which parameters are frozen."""
@@ -447,10 +465,14 @@ class Optimizer(Stepper):
 
     def _give_to_wrapper(self):
         """Leave weight decay, clipping and loss scale to a wrapper, for good."""
-        self._is_wrapped = True
-        self._clips = False
-        self._install_decay(self._default_decay)
-        self._install_loss_scale(self._loss_scale)
+        with self._turn:
+            self._bring_up_to_date()  # LARS measures whole parameters
+            self._is_wrapped = True
+            self._clips = False
+            if self._plan is not None:
+                self._plan.clip = 1.0
+            self._install_decay(self._default_decay)
+            self._install_loss_scale(self._loss_scale)
 
     def make_slot(self, prefix, init="zeros"):
         """Return a slot: one array of the compute dtype per parameter, named ``prefix.name``."""
@@ -485,6 +507,7 @@ class Optimizer(Stepper):
                 )
             check_lengths([rate, *rates])
             self.check_rates([rate, *rates])
+            self._bring_up_to_date()
             self._install_rates(rate, rates)
 
     def rates(self):
@@ -581,6 +604,7 @@ class Optimizer(Stepper):
                     f"weight_decay must be that of a group, but all groups have one of their own, got {value!r}: make "
                     "a new optimizer"
                 )
+            self._check_catch_up(self.use_lazy, self._decay_absent_rows, callable(decay) or decay > 0)
             self._install_decay(decay)
 
     @property
@@ -610,20 +634,21 @@ class Optimizer(Stepper):
             return tuple(self._current_decay(self._loss_scale))
         return read_decay(self._weight_decay, self.global_step) * self._loss_scale
 
-    def _current_decay(self, scale):
+    def _current_decay(self, scale, decay=None):
         """Return the decay of each parameter in the next step, times a scale."""
-        value = {id(d): read_decay(d, self.global_step) * scale for d in self._decay}
-        return [value[id(d)] for d in self._decay]
+        decay = self._decay if decay is None else decay
+        value = {id(d): read_decay(d, self.global_step) * scale for d in decay}
+        return [value[id(d)] for d in decay]
 
-    def _plan_decay(self):
+    def _plan_decay(self, decay, loss_scale):
         """Return the decay of each parameter as the plan takes it.
 
         Where decay goes through the gradient, it is added before gradients are unscaled: it carries the loss scale as
         they do.
         """
-        if self._is_wrapped:
-            return 0.0
-        return self._current_decay(1.0 if self._plan.decoupled else self._loss_scale)
+        if self._plan is None or self._is_wrapped:
+            return [0.0] * self.param_length
+        return self._current_decay(1.0 if self._plan.decoupled else loss_scale, decay)
 
     def decay_weight(self, gradients, out=None):
         """Add ``weight_decay * loss_scale * w`` to the gradients of all parameters that are decayed.
@@ -683,8 +708,6 @@ class Optimizer(Stepper):
         return self._transform(gradients, out, scale=self.reciprocal_scale)
 
     def _transform(self, gradients, out, decay=None, centralize=None, scale=1.0):
-        if self._moving:
-            self._follow()
         results = gradient_functions.prepare(
             [p.name for p in self._parameters],
             [p.data for p in self._parameters],
@@ -767,10 +790,13 @@ class Optimizer(Stepper):
             choices = "a bool or 'catch_up'" if can_catch_up else "a bool"
             raise ValueError(f"use_lazy must be {choices} for {type(self).__name__}, got {value!r}")
         with self._turn:
-            self._check_catch_up(value, self._decay_absent_rows)
-            if self._plan is not None:
-                self._plan.catch_up, self._plan.lazy = catch_up, bool(value)
-            self._use_lazy = value
+            if value and self._plan is not None and not self._plan.takes_rows:
+                raise ValueError(
+                    f"use_lazy must be False for {type(self).__name__}, which takes no rows, got {value!r}"
+                )
+            self._check_catch_up(value, self._decay_absent_rows, self.exec_weight_decay)
+            self._bring_up_to_date()
+            self._store({"_use_lazy": value}, use_lazy=value)
 
     @property
     def decay_absent_rows(self):
@@ -779,7 +805,8 @@ class Optimizer(Stepper):
         False at first, as in MindSpore: without `use_lazy`, rows that are absent from a `RowTensor` take the step of
         the rule with a gradient of 0, to which no weight decay is added. True: they are decayed, and centralized, like
         all others, so that the result is that of the dense gradient, to the bit; to rounding with
-        ``use_lazy='catch_up'``. What is lazy stays lazy.
+        ``use_lazy='catch_up'``. With ``use_lazy=True`` absent rows stay as they are all the same; optimizers that are
+        always lazy refuse True.
 
         With 'catch_up', only rules with momentum can do this: a decayed step of `Adam` without a gradient has no closed
         form, nor has one that is centralized. Weight decay is then a ValueError.
@@ -789,20 +816,26 @@ class Optimizer(Stepper):
     @decay_absent_rows.setter
     def decay_absent_rows(self, value):
         check_flag("decay_absent_rows", value)
+        if value and self._lazy:
+            raise ValueError(f"decay_absent_rows must be False for {type(self).__name__}, which is lazy, got True")
+        if value and self._plan is not None and not self._plan.takes_rows:
+            raise ValueError(
+                f"decay_absent_rows must be False for {type(self).__name__}, which takes no rows, got True"
+            )
         with self._turn:
-            self._check_catch_up(self.use_lazy, value)
+            self._check_catch_up(self.use_lazy, value, self.exec_weight_decay)
+            self._bring_up_to_date()
             if self._plan is not None:
                 self._plan.decay_absent = value
             self._decay_absent_rows = value
 
-    def _check_catch_up(self, use_lazy, decay_absent_rows):
+    def _check_catch_up(self, use_lazy, decay_absent_rows, decays):
         """Raise ValueError if rows cannot catch up with steps in which they would be decayed."""
-        if use_lazy == "catch_up" and decay_absent_rows and not driver.can_catch_up_decay(self.rule):
-            if self.exec_weight_decay:
-                raise ValueError(
-                    "decay_absent_rows must be False with use_lazy='catch_up' and weight decay, because decayed steps "
-                    f"of {type(self).__name__} without a gradient have no closed form, got True"
-                )
+        if use_lazy == "catch_up" and decay_absent_rows and decays and not driver.can_catch_up_decay(self.rule):
+            raise ValueError(
+                "decay_absent_rows must be False with use_lazy='catch_up' and weight decay, because decayed steps of "
+                f"{type(self).__name__} without a gradient have no closed form, got True"
+            )
 
     def flush(self):
         """Bring all rows of all parameters up to date, if ``use_lazy == 'catch_up'``; else there is nothing to do.
@@ -818,10 +851,7 @@ class Optimizer(Stepper):
             If this thread is inside a step of this optimizer; or another one is, and `wait` is False.
         """
         with self._turn:
-            if self._moving:
-                self._follow()
-            if self._plan is not None:
-                self._plan.flush()
+            self._bring_up_to_date()
 
     @property
     def max_grad_norm(self):
@@ -836,10 +866,9 @@ class Optimizer(Stepper):
     def max_grad_norm(self, value):
         limit = None if value is None else check_positive("max_grad_norm", value)
         with self._turn:
-            self._max_grad_norm = limit
-            self._decide_on_preparing()
-            if value is None and self._plan is not None:
+            if self._plan is not None:
                 self._plan.clip = 1.0
+            self._max_grad_norm = limit
 
     @property
     def global_step(self):
@@ -849,6 +878,8 @@ class Optimizer(Stepper):
     @global_step.setter
     def global_step(self, value):
         step = check_count("global_step", value, least=0)
+        if step >= LAST_STEP:
+            raise ValueError(f"global_step must be < 2**62, got {value}")
         with self._turn:
             self._global_step = step
 
@@ -876,10 +907,9 @@ class Optimizer(Stepper):
     def stochastic_rounding(self, value):
         check_flag("stochastic_rounding", value)
         with self._turn:
-            self._stochastic_rounding = value
-            self._decide_on_preparing()
-            if not value and self._plan is not None:
+            if self._plan is not None:
                 self._plan.round_stochastically(None, 0)
+            self._stochastic_rounding = value
 
     @property
     def target(self):

@@ -124,6 +124,7 @@ class FTRL(Optimizer):
         weight_decay=0.0,
     ):
         initial = check_at_least("initial_accum", initial_accum, 0)
+        self._starts = {"initial_accum": initial}
         self.lr_power, self.l1, self.l2 = lr_power, l1, l2
         self.use_locking = check_flag("use_locking", use_locking)
         super().__init__(learning_rate, params, weight_decay, loss_scale)

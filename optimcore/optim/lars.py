@@ -140,7 +140,7 @@ class LARS(Optimizer):
     def _change(self, new):
         with self.optimizer._turn:
             self.check_settings({name: getattr(self, name) for name in self._settings} | new)
-            self._store(new, None)
+            self._store(new)
 
     def __call__(self, gradients):
         """Do one step of the wrapped optimizer; see `Optimizer.__call__`."""

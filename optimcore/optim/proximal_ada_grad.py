@@ -70,6 +70,7 @@ class ProximalAdagrad(Optimizer):
         weight_decay=0.0,
     ):
         initial = check_at_least("accum", accum, 0)
+        self._starts = {"accum": initial}
         self.l1, self.l2 = l1, l2
         self.use_locking = check_flag("use_locking", use_locking)
         super().__init__(learning_rate, params, weight_decay, loss_scale)

@@ -1,13 +1,17 @@
 """Attributes that can be assigned between steps, and why others cannot."""
 
 import difflib
+import inspect
+from functools import cache
 
 import numpy as np
 
 from ..kernels.arrays import compute_dtype
 from ..parameter import Parameter, ParameterTuple
 
-__all__ = ["FIXED", "arithmetic_of", "check_arithmetic", "is_unknown", "refusal", "state_names"]
+__all__ = [
+    *("FIXED", "arithmetic_of", "check_arithmetic", "check_keywords", "hint", "is_closed", "refusal", "state_names"),
+]
 
 # Attributes of every optimizer that follow from its arguments.
 FIXED = frozenset(
@@ -58,8 +62,8 @@ def state_names(attributes):
     }
 
 
-def is_unknown(optimizer, name):
-    """Tell whether a public attribute of this name is neither in a class of this package nor may be added to it."""
+def is_closed(optimizer, name):
+    """Tell whether this is a public name, and the optimizer of a class of this package: nothing is added to these."""
     return not name.startswith("_") and type(optimizer).__module__.startswith("optimcore.")
 
 
@@ -74,7 +78,32 @@ def refusal(optimizer, name):
         return f"{name} of {cls} cannot be assigned: its elements can be, opt.{name}[:] = values"
     if name in _FOLLOWS_FROM:
         return f"{name} of {cls} cannot be assigned: it follows from {_FOLLOWS_FROM[name]}, which can be"
+    if callable(value):
+        return f"{name} of {cls} cannot be assigned: it is a method, which a subclass can override"
     if hasattr(optimizer, name):
         return f"{name} of {cls} cannot be assigned: it is decided in the constructor, make a new optimizer"
-    near = difflib.get_close_matches(name, [n for n in dir(optimizer) if not n.startswith("_")], 1)
-    return f"{cls} has no attribute {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
+    return f"{cls} has no attribute {name!r}{hint(name, [n for n in dir(optimizer) if not n.startswith('_')])}"
+
+
+def hint(name, names):
+    """Return the end of a message that suggests the name that was meant, if one is near."""
+    known = "learning_rate" if name == "lr" and "learning_rate" in names else None
+    near = [known] if known else difflib.get_close_matches(name, names, 1)
+    return f": did you mean {near[0]!r}?" if near else ""
+
+
+@cache
+def keywords_of(cls):
+    """Return the names of the constructor's arguments, None if it takes any."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return frozenset(p.name for p in parameters)
+
+
+def check_keywords(cls, kwargs):
+    """Raise TypeError if the constructor has no argument of such a name, and say which one was meant."""
+    names = keywords_of(cls) if kwargs else None
+    for name in kwargs if names is not None else ():
+        if name not in names:
+            raise TypeError(f"{cls.__name__} has no argument {name!r}{hint(name, sorted(names - {'self'}))}")

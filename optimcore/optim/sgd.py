@@ -97,6 +97,10 @@ class SGD(FirstStepOptimizer):
             return "sgd"
         return "sgd_nesterov" if values["nesterov"] else "sgd_momentum"
 
+    def forced_lazy(self, values):
+        """Return what `use_lazy` must be; see `Optimizer.forced_lazy`."""
+        return True if values["momentum"] == 0 else None
+
     @property
     def _lazy(self):
         return True if self.momentum == 0 else None

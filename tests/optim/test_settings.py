@@ -332,3 +332,69 @@ def test_loss_scale_can_follow_a_manager():
     assert opt.need_scale is False
     opt((np.ones(2, np.float32),))
     assert w.tolist() == [-1 - (1 - 0.5)] * 2
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"), [("Adagrad", "accum"), ("ProximalAdagrad", "accum"), ("FTRL", "initial_accum")]
+)
+def test_slots_start_within_the_arithmetic(cls, name):
+    w = Parameter(np.ones(2, np.float32))
+    with pytest.raises(ValueError, match=rf"{name} must be at most 3.4e\+38 in float32 arithmetic, got 1e\+39"):
+        getattr(optimcore, cls)([w], **{name: 1e39})
+    assert w.name is None
+
+
+# ---- absent rows
+
+SHAPE = (6, 2)
+
+
+def table_after_steps(cls, options, dense=False, **settings):
+    table = np.ones(SHAPE)
+    opt = getattr(optimcore, cls)([Parameter(table, "t")], weight_decay=0.5, **{"learning_rate": 0.1, **options})
+    for name, value in settings.items():
+        setattr(opt, name, value)
+    for step in range(4):
+        gradient = optimcore.RowTensor([step % 2], np.ones((1, 2)), SHAPE)
+        opt((np.asarray(gradient) if dense else gradient,))
+    opt.flush()
+    return table
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        *[
+            (cls, {})
+            for cls in ("Adam", "AdamOffload", "RMSProp", "AdaMax", "Adadelta", "ASGD", "Rprop", "AdamWeightDecay")
+        ],
+        *[(cls, dict(momentum=0.9)) for cls in ("Momentum", "SGD")],
+    ],
+)
+def test_decay_of_absent_rows_is_the_dense_rule(cls, options):
+    dense, plain = table_after_steps(cls, options, dense=True), table_after_steps(cls, options)
+    np.testing.assert_array_equal(table_after_steps(cls, options, decay_absent_rows=True), dense)
+    assert (plain[2:] == 1).all() == (cls not in ("AdamWeightDecay", "ASGD"))  # these have a decay of their own
+
+
+@pytest.mark.parametrize("cls", ["Momentum", "SGD"])
+def test_decay_of_absent_rows_that_catch_up(cls):
+    options = dict(momentum=0.9)
+    caught = table_after_steps(cls, options, use_lazy="catch_up", decay_absent_rows=True)
+    np.testing.assert_allclose(caught, table_after_steps(cls, options, dense=True), rtol=1e-12)
+
+
+def test_decay_of_absent_rows_that_cannot_be():
+    opt = optimcore.Adam([Parameter(np.ones(SHAPE), "t")], weight_decay=0.5)
+    opt.use_lazy = "catch_up"
+    with pytest.raises(ValueError, match="decay_absent_rows must be False with use_lazy='catch_up' and weight decay"):
+        opt.decay_absent_rows = True
+    opt.use_lazy = False
+    opt.decay_absent_rows = True
+    with pytest.raises(ValueError, match="decay_absent_rows must be False with use_lazy='catch_up' and weight decay"):
+        opt.use_lazy = "catch_up"
+    assert (opt.use_lazy, opt.decay_absent_rows) == (False, True)
+    with pytest.raises(TypeError, match="decay_absent_rows must be a bool, got 1"):
+        opt.decay_absent_rows = 1
+    with pytest.raises(ValueError, match="decay_absent_rows must be False for Adagrad, which is lazy"):
+        optimcore.Adagrad([Parameter(np.ones(SHAPE), "t")]).decay_absent_rows = True
