@@ -17,7 +17,7 @@ import numpy as np
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.float cimport DBL_MAX, FLT_MAX
-from libc.math cimport fabs, frexp, ldexp, sqrt
+from libc.math cimport frexp, ldexp, sqrt
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 from numpy cimport (

@@ -106,8 +106,8 @@ cdef inline real_t half_guarded(const Prologue* p, real_t x) noexcept nogil:
 
 
 cdef inline real_t moment_held(const Prologue* p, real_t x) noexcept nogil:
-    """Hold a mean of gradients. In the fast loop they are infinite only where an infinite parameter is decayed."""
-    return held(p, x) if p.careful or <real_t>p.decay != <real_t>0 else x
+    """Hold a mean of gradients, in both loops: a condition here would keep gcc from vectorizing one of them."""
+    return held(p, x)
 
 
 cdef inline void clip(const Prologue* p, real_t* g) noexcept nogil:
@@ -662,8 +662,11 @@ ctypedef fused rule_t:
 ctypedef fused fast_t:
     Sgd
     SgdMomentum
+    SgdNesterov
     Momentum
+    MomentumNesterov
     Adam
+    AdamNesterov
     AdamAmsgrad
     AdamWeightDecay
     Adamax
@@ -695,12 +698,12 @@ cdef inline bint is_safe(const rule_t* h, const Prologue* p) noexcept nogil:
     cdef bint finite = p.decay == 0 and not p.most <= p.largest
     if rule_t is Sgd:
         return finite and 0 < h.lr <= 1
-    elif rule_t is SgdMomentum:
+    elif rule_t is SgdMomentum or rule_t is SgdNesterov:
         return 0 < h.lr <= 1 and h.keep <= 1 and 0 < h.take <= 1
-    elif rule_t is Momentum:
+    elif rule_t is Momentum or rule_t is MomentumNesterov:
         return 0 < h.lr <= 1 and h.momentum <= 1
     # m decays no slower than the root of v, so that their ratio stays bounded
-    elif rule_t is Adam or rule_t is AdamAmsgrad:
+    elif rule_t is Adam or rule_t is AdamNesterov or rule_t is AdamAmsgrad:
         return 0 < h.lr <= 1 and h.beta1 * h.beta1 <= h.beta2
     elif rule_t is AdamWeightDecay:
         return 0 < h.lr <= 1 and h.beta1 * h.beta1 <= h.beta2 and p.decay <= 1
