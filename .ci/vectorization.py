@@ -31,7 +31,7 @@ def element_loops(c_file):
     """
     scalar = re.compile(rf"rules_({'|'.join(SCALAR_RULES)})\(")
     loops, open_loops = [], []
-    depth = around = 0
+    depth, around = 0, -SHORT
     for number, line in enumerate(c_file.read_text().splitlines(), 1):
         if line.lstrip().startswith("/*") or line.lstrip().startswith("*"):
             continue

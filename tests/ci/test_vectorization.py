@@ -55,3 +55,12 @@ def test_build_without_a_report_fails(vectorization, tmp_path, capsys):
 def test_folder_without_builds_is_an_error(vectorization, tmp_path):
     with pytest.raises(SystemExit, match="FOLDER must hold the C files of a build"):
         vectorization.main(tmp_path)
+
+
+def test_short_loop_counts_as_vectorized_with_the_one_around_it(vectorization, tmp_path):
+    short = "while (1) {\n  if (done) break;\n" + C_FILE.strip() + "\n}\n"
+    for line, missing in ((2, 0), (9, 1)):
+        (tmp_path / "_isa_avx2.c").write_text(short)
+        report = f"_isa_avx2.c:{line}:3: optimized: loop vectorized using 32 byte vectors\n"
+        (tmp_path / "_isa_avx2.txt").write_text(report)
+        assert vectorization.main(tmp_path) == missing
