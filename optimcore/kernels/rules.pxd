@@ -77,7 +77,7 @@ cdef inline void set_limits(Prologue* p, bint wide) noexcept nogil:
     if wide:
         p.largest = DBL_MAX
     else:
-        p.largest = FLT_MAX
+        p.largest = <double>FLT_MAX
     p.careful = True
 
 
@@ -671,6 +671,7 @@ ctypedef fused fast_t:
     AdamWeightDecay
     Adamax
     Adagrad
+    Adadelta
     Rmsprop
     Ftrl
     Adafactor
@@ -712,6 +713,9 @@ cdef inline bint is_safe(const rule_t* h, const Prologue* p) noexcept nogil:
     elif rule_t is Adamax:
         return 0 < h.lr <= 1 and h.beta1 <= h.beta2 and h.eps <= 1
     elif rule_t is Adagrad:
+        return finite and 0 < h.lr <= 1 and 1e-30 <= h.eps <= 1
+    # a step is at most the root of the two sums of squares, which is held
+    elif rule_t is Adadelta:
         return finite and 0 < h.lr <= 1 and 1e-30 <= h.eps <= 1
     # w stays below MAX / 1e8 unless l2 and the sum of squares are 0, and then it is 0
     elif rule_t is Ftrl:
