@@ -21,8 +21,8 @@ from libc.math cimport frexp, ldexp, sqrt
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 from numpy cimport (
-    NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArray_CheckExact, PyArray_DATA, PyArray_DESCR,
-    PyArray_DIMS, PyArray_FLAGS, PyArray_NBYTES, PyArray_NDIM, ndarray
+    NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArray_CheckExact, PyArray_DATA, PyArray_DIMS,
+    PyArray_NBYTES, PyArray_NDIM, ndarray, npy_intp
 )
 
 from .backlog cimport (
@@ -42,6 +42,14 @@ from .work cimport (
 )
 
 from optimcore.kernels.arrays import as_bits, as_floats, as_rows, compute_dtype, converted, is_rows, pair_hint
+
+cdef extern from "numpy/arrayobject.h":
+    # of an array that is borrowed: counting references takes as long as all of these
+    void* data_of "PyArray_DATA"(void* array) noexcept
+    int flags_of "PyArray_FLAGS"(void* array) noexcept
+    int ndim_of "PyArray_NDIM"(void* array) noexcept
+    const npy_intp* dims_of "PyArray_DIMS"(void* array) noexcept
+    void* dtype_of "PyArray_DESCR"(void* array) noexcept
 
 cdef enum:
     PART_ROWS = 64          # at least, of a matrix that is cut: its sums of columns take little memory beside it
@@ -335,6 +343,7 @@ cdef class Plan:
         parameters[i] = sources[i] = array
         self.settle_parameter(i, array)
         self.parameters, self.sources, self.dtypes[i] = tuple(parameters), tuple(sources), array.dtype
+        self.doors[i].source, self.doors[i].dtype = <void*>self.sources[i], <void*>self.dtypes[i]
         self.find_spans()
 
     def book(self, live, own=False):
@@ -431,6 +440,7 @@ cdef class Plan:
         self.check_slots(i, slots, shapes)
         self.check_memory(i, parameter)
         self.settle_parameter(i, parameter)
+        door.source, door.dtype = <void*>self.sources[i], <void*>self.dtypes[i]
         door.layout, door.compute_layout = _LAYOUTS[parameter.dtype.name]
         door.type, door.compute_type = parameter.dtype.num, compute_dtype(parameter.dtype).num
         task.decay = task.scale = task.trust = 1
@@ -669,14 +679,13 @@ cdef class Plan:
 
     cdef bint is_at_home(self, Py_ssize_t i) noexcept:
         """Tell whether a parameter is where, and what, it was when the plan noted it."""
-        cdef ndarray source = <ndarray>self.sources[i]
         cdef const Door* door = &self.doors[i]
         return (
-            PyArray_DATA(source) == self.work.tasks[i].arrays.w
-            and (not self.writes or PyArray_FLAGS(source) & IN_PLACE == IN_PLACE)
-            and PyArray_NDIM(source) == door.ndim
-            and same_axes(PyArray_DIMS(source), door.shape, 0, door.ndim)
-            and <void*>PyArray_DESCR(source) == <void*>self.dtypes[i]
+            data_of(door.source) == self.work.tasks[i].arrays.w
+            and (not self.writes or flags_of(door.source) & IN_PLACE == IN_PLACE)
+            and ndim_of(door.source) == door.ndim
+            and same_axes(dims_of(door.source), door.shape, 0, door.ndim)
+            and dtype_of(door.source) == door.dtype
         )
 
     cdef int find_home(self, Py_ssize_t i) except -1:

@@ -14,6 +14,8 @@ cdef struct Door:
     int compute_type        # of the compute dtype
     Layout layout
     Layout compute_layout
+    void* source            # the array that is compared with this before a step, and
+    void* dtype             # its dtype: borrowed from the plan, which keeps both
     const void* apart       # the last gradient that was found to share no memory with what a step writes,
     Py_ssize_t apart_bytes  # and its length
 
