@@ -1,6 +1,10 @@
 """Allocations that fail: each in turn of those that a call makes."""
 
+import sys
+
 import pytest
+
+CRASHES = "seen to crash CPython 3.12 and 3.13, for a reason that is not known yet"
 
 
 def fail_each_allocation(prepare, check, most=400):
@@ -21,6 +25,8 @@ def fail_each_allocation(prepare, check, most=400):
     int
         How many of the calls raised MemoryError. No other exception is taken for one.
     """
+    if sys.version_info >= (3, 12):
+        pytest.skip(CRASHES)
     testcapi = pytest.importorskip("_testcapi", reason="this Python comes without its own tests")
     failed = 0
     succeeded = 0  # one behind the other: some allocations fail and nobody minds
