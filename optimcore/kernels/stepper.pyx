@@ -84,7 +84,8 @@ cdef class Stepper:
         self._turn.enter()
         self._turn.is_lent = True       # code of the user's own may change settings, until gradients are open
         try:
-            self.look_around()
+            if self.is_own or wrapper is not None or self._plan is None:
+                self.look_around()      # what follows reads parameters before the plan does
             if wrapper is not None:
                 gradients = wrapper.before_step(gradients)
                 self._wrapper = wrapper
@@ -125,7 +126,6 @@ cdef class Stepper:
             return self.step_by_plan(plan, gradients)
         self._turn.enter()
         try:
-            self.look_around()
             return self.step_by_plan(plan, gradients)
         finally:
             self._turn.leave()
@@ -138,7 +138,7 @@ cdef class Stepper:
             self._dynamic_decay or self._stochastic_rounding or self._clips and self._max_grad_norm is not None)
         try:
             hypers = list(self.hypers())
-            self.look_around()          # schedules are Python code
+            self.look_around()          # after schedules, which are Python code
             plan.open(gradients, self._max_grad_norm is None)
             try:
                 if self._is_wrapped:
