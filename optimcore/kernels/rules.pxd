@@ -105,11 +105,6 @@ cdef inline real_t half_guarded(const Prologue* p, real_t x) noexcept nogil:
     return half_held(p, x) if p.careful else x
 
 
-cdef inline real_t moment_held(const Prologue* p, real_t x) noexcept nogil:
-    """Hold a mean of gradients, in both loops: a condition here would keep gcc from vectorizing one of them."""
-    return held(p, x)
-
-
 cdef inline void clip(const Prologue* p, real_t* g) noexcept nogil:
     g[0] *= <real_t>p.clip
 
@@ -201,8 +196,9 @@ cdef inline void momentum_nesterov(
 
 # The moments of the Adam family. Not v + (g * g - v) * (1 - beta2): where g * g is infinite that would be NaN in the
 # next step, and where 1 - beta2 is near 1 it loses digits.
+# Moments are held in both loops: a condition here would keep gcc from vectorizing one of them.
 cdef inline real_t first_moment(const Prologue* p, double beta1, real_t g, real_t m) noexcept nogil:
-    return moment_held(p, <real_t>beta1 * m + <real_t>(1 - beta1) * g)
+    return held(p, <real_t>beta1 * m + <real_t>(1 - beta1) * g)
 
 cdef inline real_t second_moment(const Prologue* p, double beta2, real_t g, real_t v) noexcept nogil:
     return held_square(p, <real_t>beta2 * v + <real_t>(1 - beta2) * g * g)
