@@ -89,8 +89,8 @@ def test_examples_run(name, examples):
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_no_code_is_left_out(name):
-    """Each block of code is in a language that a test above runs, or is a command of README, which the gate runs."""
-    languages = {"python", "py", "cython", "pycon"} | ({"sh"} if name == "README.md" else set())
+    """Each block is in a language that a test above runs, is a command of README, which the gate runs, or a drawing."""
+    languages = {"python", "py", "cython", "pycon", "text"} | ({"sh"} if name == "README.md" else set())
     assert {language for language, _ in FENCED.findall(DOCUMENTS[name])} <= languages
     assert DOCUMENTS[name].count("\n```") == 2 * len(FENCED.findall(DOCUMENTS[name]))
     assert ">>>" not in re.sub(r"^```pycon\n.*?^```$", "", DOCUMENTS[name], flags=re.MULTILINE | re.DOTALL)
