@@ -317,7 +317,8 @@ cdef inline void adadelta(
 ) noexcept nogil:
     cdef real_t eps = <real_t>h.eps
     acc[0] = second_moment(p, h.rho, g, acc[0])
-    cdef real_t delta = held(p, over_root(p, root(held_square(p, acc_update[0] + eps)) * g, acc[0] + eps))
+    cdef real_t distance = held(p, root(guarded(p, acc_update[0] + eps)) * g)
+    cdef real_t delta = guarded(p, over_root(p, distance, acc[0] + eps))
     acc_update[0] = second_moment(p, h.rho, delta, acc_update[0])
     move(p, w, <real_t>h.lr * delta)
 
@@ -395,7 +396,7 @@ cdef inline void ftrl_solve(
 ) noexcept nogil:
     """Minimize the FTRL model of the loss, whose curvature grows from `old` to `new` over the rate."""
     cdef real_t curvature = new * inverse_lr + twice_l2
-    linear[0] = held(p, linear[0] + (g - guarded(p, (new - old) * inverse_lr) * held(p, w[0])))
+    linear[0] = guarded(p, linear[0] + (g - guarded(p, (new - old) * inverse_lr) * held(p, w[0])))
     cdef real_t solution = (clamp(linear[0], -l1, l1) - linear[0]) / curvature
     solution = <real_t>0 if magnitude(linear[0]) <= l1 else solution
     # without curvature there has been no gradient yet, or its square vanishes
@@ -411,10 +412,11 @@ cdef inline void proximal_adagrad(
     const ProximalAdagrad* h, const Prologue* p, real_t* w, real_t g, real_t* acc
 ) noexcept nogil:
     acc[0] = held_square(p, acc[0] + g * g)
-    cdef real_t rate = held_square(p, over_root(p, <real_t>h.lr, acc[0]))
-    cdef real_t threshold = held_square(p, rate * <real_t>h.l1)
+    # before the first gradient the sum may be 0, in the fast loop as well
+    cdef real_t rate = guarded(p, <real_t>0 if acc[0] <= <real_t>0 else <real_t>h.lr / root(acc[0]))
+    cdef real_t threshold = guarded(p, rate * <real_t>h.l1)
     move(p, w, rate * g)
-    w[0] = (w[0] - clamp(w[0], -threshold, threshold)) / (<real_t>1 + held_square(p, <real_t>h.l2 * rate))
+    w[0] = (w[0] - clamp(w[0], -threshold, threshold)) / (<real_t>1 + guarded(p, <real_t>h.l2 * rate))
 
 
 # In both RMSProp rules eps is inside the root.
@@ -670,6 +672,7 @@ ctypedef fused fast_t:
     Adadelta
     Rmsprop
     Ftrl
+    ProximalAdagrad
     Adafactor
     AdafactorMomentum
 
@@ -712,10 +715,13 @@ cdef inline bint is_safe(const rule_t* h, const Prologue* p) noexcept nogil:
         return finite and 0 < h.lr <= 1 and 1e-30 <= h.eps <= 1
     # a step is at most the root of the two sums of squares, which is held
     elif rule_t is Adadelta:
-        return finite and 0 < h.lr <= 1 and 1e-30 <= h.eps <= 1
+        return finite and 0 < h.lr <= 1 and 0 <= h.rho <= 0.999999 and 1e-30 <= h.eps <= 1
     # w stays below MAX / 1e8 unless l2 and the sum of squares are 0, and then it is 0
     elif rule_t is Ftrl:
         return finite and 1e-6 <= h.lr <= 1 and h.l1 <= 1e6 and h.l2 <= 1e6
+    # a rate is at most the reciprocal of the root of the smallest number
+    elif rule_t is ProximalAdagrad:
+        return finite and 0 < h.lr <= 1 and 0 <= h.l1 <= 1e6 and 0 <= h.l2 <= 1e6
     elif rule_t is Rmsprop:
         return finite and 0 < h.lr <= 1 and h.decay <= 0.999999 and h.momentum <= 0.999999 and h.eps <= 1
     else:
