@@ -1,5 +1,8 @@
 """Averaged stochastic gradient descent."""
 
+import math
+import sys
+
 import numpy as np
 
 from ..checks import check_finite
@@ -8,7 +11,24 @@ from .base import Optimizer
 
 __all__ = ["ASGD"]
 
-_TINY, _MOST = np.finfo(np.float64).tiny, np.finfo(np.float64).max
+_TINY, _MOST = sys.float_info.min, sys.float_info.max
+
+# powers that have a correctly rounded operation of their own
+_POWERS = {0.5: math.sqrt, 2.0: lambda base: base * base, -1.0: lambda base: 1.0 / base}
+
+
+def next_eta(rate, t, lambd, alpha):
+    """Return eta of the step after step t; lambda and alpha may be anything: what they make of the rate stays finite.
+
+    These are floats of Python, for steps of a small model: a call of NumPy costs as much as all of this.
+    """
+    growth = min(max(_TINY, 1.0 + lambd * rate * t), _MOST)
+    power = _POWERS.get(alpha)
+    try:
+        growth = growth**alpha if power is None else power(growth)
+    except OverflowError:
+        growth = _MOST
+    return min(rate / min(max(_TINY, growth), _MOST), _MOST)
 
 
 class ASGD(Optimizer):
@@ -94,12 +114,24 @@ class ASGD(Optimizer):
 
     def hypers(self):
         """Return one tuple per parameter, because each has its own eta and mu."""
-        rates = np.array(self._current_rates())[self._rows]
-        t = self.steps + 1
-        with np.errstate(all="ignore"):  # lambda and alpha may be anything: what they make of the rate stays finite
-            growth = np.clip(1.0 + self.lambd * rates * t, _TINY, _MOST) ** self.alpha
-            self._next_etas[:] = np.clip(rates / np.clip(growth, _TINY, _MOST), 0.0, _MOST)
-        self._next_mus[:] = 1.0 / np.maximum(1.0, t - self.t0)
-        self._next_steps[:] = t
-        etas = np.where(t == 1, rates, self._etas)
-        return list(zip(etas.tolist(), (1.0 - self.lambd * etas).tolist(), self._mus.tolist(), strict=True))
+        rates = self._current_rates()
+        keys = list(zip(self._rows, self.steps.tolist(), self._etas.tolist(), self._mus.tolist(), strict=True))
+        made = {key: self._numbers(rates[key[0]], *key[1:]) for key in set(keys)}  # few, however many parameters
+        nexts = self._next_etas, self._next_mus, self._next_steps
+        if len(made) == 1:
+            hyper, *values = made[keys[0]]
+            for following, value in zip(nexts, values, strict=True):
+                following.fill(value)
+            return [hyper] * len(keys)
+        hypers, *columns = zip(*[made[key] for key in keys], strict=True)
+        for following, values in zip(nexts, columns, strict=True):
+            following[:] = values
+        return list(hypers)
+
+    def _numbers(self, rate, done, eta, mu):
+        """Return the kernel's numbers for a parameter, and its eta, mu and steps of after this step."""
+        t = done + 1
+        if t == 1:
+            eta = rate
+        following = next_eta(rate, t, self.lambd, self.alpha), 1.0 / max(1.0, t - self.t0), t
+        return (eta, 1.0 - self.lambd * eta, mu), *following

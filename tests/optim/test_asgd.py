@@ -120,3 +120,22 @@ def test_rates_of_groups():
     opt((np.ones(1, np.float32),) * 2)
     assert (a[0], b[0]) == (0.5, 0.75)
     assert numbers(opt) == [(1, 0.5), (1, 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("lambd", "alpha", "eta"),
+    [
+        (3.0, 1e6, 0.5 / np.finfo(np.float64).max),  # a power beyond float64
+        (3.0, -1e6, 0.5 / np.finfo(np.float64).tiny),  # one below it
+        (-1e30, 0.75, 0.5 / np.finfo(np.float64).tiny ** 0.75),
+        (1e38, 0.0, 0.5),
+        (6.0, 0.5, 0.25),
+        (6.0, 2.0, 0.5 / 16),
+        (6.0, -1.0, 2.0),
+    ],
+)
+def test_eta_is_finite_whatever_lambda_and_alpha_are(lambd, alpha, eta):
+    opt = make(0.5, lambd=lambd, alpha=alpha)
+    with np.errstate(all="ignore"):
+        opt(gradient(0, 0))
+    assert numbers(opt)[0][1] == eta
