@@ -111,8 +111,7 @@ class LARS(Optimizer):
         if not callable(lars_filter):
             raise TypeError(f"lars_filter must be callable, got {lars_filter!r}")
         self.lars_flag = tuple(bool(lars_filter(p)) for p in optimizer.parameters)
-        self._is_own = type(optimizer).construct is not Optimizer.construct
-        self._filled = None
+        self._is_fused = False
         optimizer._give_to_wrapper()
         self._fixed = frozenset(["optimizer", "lars_flag"])
         self._sealed = True
@@ -149,21 +148,19 @@ class LARS(Optimizer):
 
     def before_step(self, gradients):
         """Return the gradients for the step: those that came, if the wrapped optimizer's plan can adapt them."""
-        return gradients if self._can_fuse(self.optimizer._plan) else self._adapted(gradients)
-
-    def _can_fuse(self, plan):
-        return not (plan is None or self._is_own or plan.decoupled)
+        plan = self.optimizer._plan
+        own = type(self.optimizer).construct is not Optimizer.construct
+        self._is_fused = not (plan is None or plan.decoupled or own)
+        return gradients if self._is_fused else self._adapted(gradients)
 
     def prepare(self, plan):
         """Tell the plan, which has opened the gradients, to adapt them in this step."""
-        if self._can_fuse(plan):
-            optimizer = self.optimizer
+        if self._is_fused:
             plan.adapt("lars")
             clip = 1.0, 0
-            if optimizer._max_grad_norm is not None:
-                clip = plan.clip = optimizer.clip_opened(plan)
-            plan.adaptation_numbers[:], plan.decay[:] = self._numbers(clip)
-            plan.scale.fill(optimizer.reciprocal_scale)
+            if self.max_grad_norm is not None:
+                clip = plan.clip = self.optimizer.clip_opened(plan)
+            plan.decay[:], plan.scale[:] = self._fill(plan.adaptation_numbers, clip)
 
     def _adapted(self, gradients):
         """Return new gradients, for an optimizer that does not do all of this in its step."""
@@ -172,31 +169,21 @@ class LARS(Optimizer):
         clip = 1.0, 0
         if self.max_grad_norm is not None:
             clip = clip_parts(norm_for_clipping(gradients), self.max_grad_norm, optimizer.reciprocal_scale)
-        numbers, decay = self._numbers(clip)
+        numbers = np.zeros((optimizer.param_length, ADAPTATION_NUMBERS))
+        decay, scale = self._fill(numbers, clip)
         names, arrays = zip(*((p.name, p.data) for p in optimizer.parameters), strict=True)
-        return transform(names, arrays, gradients, decay, None, optimizer.reciprocal_scale, clip, numbers)
+        return transform(names, arrays, gradients, decay, None, scale, clip, numbers)
 
-    def _numbers(self, clip):
-        """Return the `LarsNumbers` of each parameter, and its decay times the loss scale, for the step.
-
-        Most steps take those of the step before: what a few numbers are made of is compared faster than NumPy fills
-        them in.
-        """
+    def _fill(self, numbers, clip):
+        """Fill the `LarsNumbers` of each parameter; return (decay * loss_scale, 1 / loss_scale) for the step."""
         optimizer = self.optimizer
-        unscale, decay = optimizer.reciprocal_scale, optimizer._decay
-        if any(map(callable, decay)):
-            decay = optimizer._current_decay(1.0)
-        source = self.coefficient, self.epsilon, math.ldexp(*clip) * unscale, self.use_clip, unscale, decay
-        if self._filled is None or self._filled[0] != source:
-            numbers = np.zeros((optimizer.param_length, ADAPTATION_NUMBERS))
-            numbers[:, :4] = source[:4]
-            numbers[:, 5], numbers[:, 6] = decay, self.lars_flag
-            # what does not pass the filter is only unscaled
-            self._filled = source, numbers, numbers[:, 5] * numbers[:, 6] / unscale
-        _, numbers, decay = self._filled
-        if self.use_clip:
-            numbers[:, 4] = optimizer.get_lr()
-        return numbers, decay
+        unscale = optimizer.reciprocal_scale
+        numbers[:, :4] = self.coefficient, self.epsilon, math.ldexp(*clip) * unscale, self.use_clip
+        numbers[:, 4] = optimizer.get_lr() if self.use_clip else 0.0
+        numbers[:, 5] = optimizer._current_decay(1.0)
+        numbers[:, 6] = self.lars_flag
+        # what does not pass the filter is only unscaled
+        return numbers[:, 5] * numbers[:, 6] / unscale, unscale
 
 
 # Whatever else an optimizer has is that of the wrapped one.
