@@ -92,13 +92,16 @@ def test_interrupt_that_arrives_while_kernels_run(cls, threads, restore_runtime)
         return optimizer
 
     def interrupt(w, old):
-        while w[-1] == old and not is_done.is_set():
+        while w[-1] == old and not is_done:
             pass
-        if not is_done.is_set():
+        if not is_done:
             signal.raise_signal(signal.SIGUSR1)
 
+    is_done = []  # no Event: an interrupt within its `set` would leave its lock taken
+
     def handler(*_):
-        raise Interrupt
+        if not is_done:
+            raise Interrupt
 
     before, old_handler = start(), signal.signal(signal.SIGUSR1, handler)
     try:
@@ -106,21 +109,18 @@ def test_interrupt_that_arrives_while_kernels_run(cls, threads, restore_runtime)
         after(gradients)
         states = [state_of(before), state_of(after)]
         for _ in range(5):
-            optimizer, is_done = start(), threading.Event()
+            optimizer = start()
+            is_done.clear()
             w = optimizer.parameters[0].data
             thread = threading.Thread(target=interrupt, args=(w, w[-1]))
             try:
                 thread.start()
                 optimizer(gradients)
-                is_done.set()
             except Interrupt:
                 pass
             finally:
-                is_done.set()
-                try:
-                    thread.join()
-                except Interrupt:
-                    pass
+                is_done.append(True)
+                thread.join()
             assert state_of(optimizer) in states
     finally:
         signal.signal(signal.SIGUSR1, old_handler)
