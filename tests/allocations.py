@@ -7,6 +7,13 @@ import pytest
 CRASHES = "seen to crash CPython 3.12 and 3.13, for a reason that is not known yet"
 
 
+def load_testcapi():
+    """Return CPython's module that lets allocations fail; skip the test where there is none, or it must not be used."""
+    if sys.version_info >= (3, 12):
+        pytest.skip(CRASHES)
+    return pytest.importorskip("_testcapi", reason="this Python comes without its own tests")
+
+
 def fail_each_allocation(prepare, check, most=400):
     """Call what `prepare` returns with the first allocation failing, then with the second, until none is left.
 
@@ -25,9 +32,7 @@ def fail_each_allocation(prepare, check, most=400):
     int
         How many of the calls raised MemoryError. No other exception is taken for one.
     """
-    if sys.version_info >= (3, 12):
-        pytest.skip(CRASHES)
-    testcapi = pytest.importorskip("_testcapi", reason="this Python comes without its own tests")
+    testcapi = load_testcapi()
     failed = 0
     succeeded = 0  # one behind the other: some allocations fail and nobody minds
     for n in range(most):
