@@ -713,7 +713,7 @@ cdef inline bint is_safe(const rule_t* h, const Prologue* p) noexcept nogil:
         return 0 < h.lr <= 1 and h.beta1 <= h.beta2 and h.eps <= 1
     elif rule_t is Adagrad:
         return finite and 0 < h.lr <= 1 and 1e-30 <= h.eps <= 1
-    # a step is at most the root of the two sums of squares, which is held
+    # the sum of squares has (1 - rho) * g * g in it, so that it bounds the quotient; the product over it is held
     elif rule_t is Adadelta:
         return finite and 0 < h.lr <= 1 and 0 <= h.rho <= 0.999999 and 1e-30 <= h.eps <= 1
     # w stays below MAX / 1e8 unless l2 and the sum of squares are 0, and then it is 0
